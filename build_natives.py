@@ -1,0 +1,98 @@
+"""The build hook: compiles the library, the executable and the puppet with the machine's C compiler.
+
+Run by itself (`python build_natives.py`) it compiles in place, which is what an editable installation uses.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tempfile
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parent
+NATIVE = ROOT / "fake_gpu" / "native"
+FLAGS = ["-std=gnu11", "-O2", "-g0", "-Wall", "-Wextra", "-Werror", "-fvisibility=hidden", "-fstack-protector-strong"]
+
+try:
+    from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+except ImportError:  # run by itself, without the build backend
+    BuildHookInterface = object
+
+
+def _compiler() -> list[str]:
+    asked = os.environ.get("CC")
+    for command in [asked] if asked else ["cc", "gcc", "clang"]:
+        words = shlex.split(command)
+        if words and shutil.which(words[0]):
+            return words
+    given = f"CC={asked!r} is set, but there is no such program" if asked else "none of cc, gcc and clang is on PATH"
+    raise SystemExit(
+        f"pytest-vramsettle needs a C compiler to build its fake NVIDIA library, and {given}. Install one "
+        f"(Debian, Ubuntu: apt-get install gcc libc6-dev; Fedora: dnf install gcc) or set CC to one."
+    )
+
+
+def _compile(compiler: list[str], arguments: list[str]) -> None:
+    done = subprocess.run([*compiler, *FLAGS, *arguments], capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise SystemExit(
+            f"pytest-vramsettle: {shlex.join([*compiler, *arguments])} failed with exit status {done.returncode}. "
+            f"A missing header means that the C library's development files are not installed "
+            f"(Debian, Ubuntu: libc6-dev).\n{done.stderr}"
+        )
+
+
+def build(target: Path) -> None:
+    """Compiles everything into `target`. Raises SystemExit with a reason a person can act on."""
+    if sys.platform != "linux":
+        print("pytest-vramsettle: not Linux, so the fake driver's native clients are left out", file=sys.stderr)
+        return
+    compiler = _compiler()
+    sys.path.insert(0, str(ROOT))
+    try:
+        from fake_gpu.native.generate import entry_points, table
+    finally:
+        sys.path.remove(str(ROOT))
+    target.mkdir(exist_ok=True)
+    # Beside the target, so that each file can be moved into place whole: a run that uses the old ones goes on.
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".build-") as scratch_name:
+        scratch = Path(scratch_name)
+        (scratch / "nvml_table.h").write_text(table())
+        (scratch / "nvml_entry_points.h").write_text(entry_points())
+        includes = [f"-I{scratch}", f"-I{NATIVE}"]
+        library, plain = scratch / "libnvidia-ml.so.1", scratch / "libnvidia-ml.so"
+        shared = ["-shared", "-fPIC", "-pthread"]
+        _compile(
+            compiler,
+            [*shared, *includes, "-Wl,-soname,libnvidia-ml.so.1", str(NATIVE / "nvml.c"), "-o", str(library), "-ldl"],
+        )
+        _compile(
+            compiler,
+            [*shared, "-Wl,-soname,libnvidia-ml.so", "-Wl,--no-as-needed", str(NATIVE / "unversioned.c"), str(library)]
+            + ["-o", str(plain)],
+        )
+        _compile(compiler, [*includes, str(NATIVE / "smi.c"), "-o", str(scratch / "nvidia-smi")])
+        _compile(compiler, [str(NATIVE / "puppet.c"), "-o", str(scratch / "puppet")])
+        for made in (library, plain, scratch / "nvidia-smi", scratch / "puppet"):
+            made.replace(target / made.name)
+
+
+class NativesHook(BuildHookInterface):  # type: ignore[misc]  # the backend's class where there is a backend, else object
+    """hatchling calls this for wheels and editable installations."""
+
+    def initialize(self, version: str, build_data: dict[str, Any]) -> None:
+        if self.target_name != "wheel":
+            return
+        build(NATIVE / "bin")
+        build_data["pure_python"] = False
+        build_data["tag"] = f"py3-none-{sysconfig.get_platform().replace('-', '_').replace('.', '_')}"
+
+
+if __name__ == "__main__":
+    build(NATIVE / "bin")

@@ -1,0 +1,76 @@
+"""What the driver asks of time: a real clock, or one that jumps.
+
+All times are integer nanoseconds on a monotonic scale: a sum of floats drifts, and a wait that compares drifted sums
+with a deadline can miss it for ever.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+Cancel = Callable[[], None]
+
+
+class Clock(Protocol):
+    """The interface between the driver and a clock. The driver holds none of its locks while it calls `wait`."""
+
+    @property
+    def is_real_time(self) -> bool:
+        """True where the clock moves by itself, so that a deadline can be waited for with a real timeout."""
+
+    def monotonic_ns(self) -> int:
+        """Now. Takes no lock."""
+
+    def wait(self, released: threading.Event, deadline_ns: int | None) -> None:
+        """Hold the calling thread until the deadline (None: for ever) or until `released` is set."""
+
+    def call_at(self, deadline_ns: int, callback: Callable[[], None]) -> Cancel:
+        """Have a clock that jumps call `callback` when it reaches the deadline, before it goes on.
+
+        The clock holds no lock of its own meanwhile. A real clock ignores this: whoever reads the driver's state next
+        runs what has come due. Returns what cancels it.
+        """
+
+    def client_waits(self, pid: int, deadline_ns: int | None, wake: Callable[[], None]) -> Cancel:
+        """Process `pid` waits for an answer that is due at the deadline (None: never).
+
+        While it waits it does not keep a clock that jumps from jumping. When the clock reaches the deadline it calls
+        `wake`, and from then on the process keeps the clock from jumping again until it exits or waits once more. A
+        real clock ignores this. Returns what cancels it (the client went away).
+        """
+
+
+def _nothing() -> None:
+    pass
+
+
+class RealClock:
+    """`time.monotonic_ns`, taken at import, so that whatever patches `time` later does not move the driver."""
+
+    is_real_time = True
+
+    def __init__(self, monotonic_ns: Callable[[], int] = time.monotonic_ns) -> None:
+        self.monotonic_ns = monotonic_ns
+
+    def wait(self, released: threading.Event, deadline_ns: int | None) -> None:
+        while not released.is_set():
+            if deadline_ns is None:
+                # A bounded slice keeps Ctrl-C responsive on every platform.
+                released.wait(60.0)
+                continue
+            rest = deadline_ns - self.monotonic_ns()
+            if rest <= 0:
+                return
+            released.wait(rest / 1e9)
+
+    def call_at(self, deadline_ns: int, callback: Callable[[], None]) -> Cancel:
+        return _nothing
+
+    def client_waits(self, pid: int, deadline_ns: int | None, wake: Callable[[], None]) -> Cancel:
+        return _nothing
+
+    def __repr__(self) -> str:
+        return "RealClock()"

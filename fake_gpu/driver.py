@@ -1,0 +1,496 @@
+"""The front door: a fake NVIDIA driver with GPUs, processes, faults, a schedule and a log of calls.
+
+    with Driver() as driver:
+        gpu = driver.add_gpu("rtx-4090")
+        driver.process(gpu, used="20 GiB").kill()
+
+While it is active, programs that load libnvidia-ml.so.1 or run nvidia-smi, in this process and in its children, talk to
+it. State is a function of its clock: nothing ticks.
+"""
+
+from __future__ import annotations
+
+import _thread
+import contextlib
+import heapq
+import itertools
+import os
+import subprocess
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import TracebackType
+
+import msgspec
+
+from fake_gpu import activation
+from fake_gpu.calls import Call, CallLog
+from fake_gpu.clock import Cancel, Clock, RealClock
+from fake_gpu.errors import DriverStateError, InvalidValue
+from fake_gpu.fault import Fault, Injection
+from fake_gpu.gpu import Gpu, Presence, total_and_reserved
+from fake_gpu.nvml.dispatch import Nvml, Session
+from fake_gpu.process import ComputeType, Death, Process, open_pidfd, process_name
+from fake_gpu.profile import Profile, load_profile
+from fake_gpu.ramp import DEFAULT_RECLAIM, Ramp
+from fake_gpu.units import Duration, Size, parse_duration, parse_size
+from fake_gpu.watch import Watch
+
+FIRST_VIRTUAL_PID = 4_194_305
+"""Above any pid_max (4194304): scripts pipe PIDs from nvidia-smi into `kill -9`, and these hit nobody."""
+
+Holdings = Mapping[Gpu, Size]
+
+_handles = itertools.count(0x7FA0_0000_1000, 0x100)  # never reused, so that a handle of an earlier driver is stale
+
+
+class Driver:
+    """A fake NVIDIA driver. Nothing is active until `start` (or `with`); GPUs may be added before or after.
+
+    `clock`: what it asks for the time (real by default). `directory`: where its private directory is made; by default
+    the system's directory for temporary files. `driver_version` and `cuda_version` are what clients are told.
+    """
+
+    def __init__(
+        self,
+        *,
+        clock: Clock | None = None,
+        directory: str | os.PathLike[str] | None = None,
+        driver_version: str = "590.48.01",
+        cuda_version: tuple[int, int] = (13, 1),
+    ) -> None:
+        self.clock: Clock = clock if clock is not None else RealClock()
+        self.driver_version = driver_version
+        self.cuda_version = cuda_version
+        self.lock = _thread.allocate_lock()
+        """Guards the model. Raw and short: never held while anything waits or a callable of the user's runs."""
+        self.handles: dict[int, Gpu] = {}
+        """Every GPU by its NVML handle, removed ones included."""
+        self.enumerated: tuple[Gpu, ...] = ()
+        """The GPUs that clients count, in the order of their indices."""
+        self.processes: list[Process] = []
+        """Every process that ever held memory, dead ones included."""
+        self.closed = threading.Event()
+        self._order: list[Gpu] = []
+        self._log = CallLog()
+        self._injections: list[Injection] = []
+        self._agenda: list[tuple[int, int, Callable[[], object]]] = []
+        self._sequence = itertools.count()
+        self._pids = itertools.count(FIRST_VIRTUAL_PID)
+        self._listeners: list[Callable[[Death], object]] = []
+        self._watch = Watch()
+        self._event = threading.local()
+        self._errors: deque[BaseException] = deque()
+        self._activation: activation.Activation | None = None
+        self._directory = directory
+        self._owner = os.getpid()
+
+    # -- life
+
+    def start(self) -> Driver:
+        """Makes it the driver that this process and its children find. Raises DriverStateError where one is already."""
+        if self.closed.is_set():
+            raise DriverStateError("this Driver was stopped; make a new one")
+        self.nvml = Nvml(self)
+        self._activation = activation.Activation(self, self._directory)
+        return self
+
+    def stop(self) -> None:
+        """Undoes `start`: clients find no driver, puppets are gone, nothing is left. Safe to call twice.
+
+        Raises what a scheduled callable or an NVML call raised where nobody could be told.
+        """
+        if os.getpid() != self._owner:
+            return  # a forked child has a copy of the object; the parent's driver is not its to stop
+        self.closed.set()
+        active, self._activation = self._activation, None
+        if active is not None:
+            active.close()
+        for process in self.processes:
+            process.release()
+        self._watch.close()
+        self.raise_kept()
+
+    def __enter__(self) -> Driver:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        try:
+            self.stop()
+        except BaseException:
+            if error is None:  # else the body's own error matters more than what was kept
+                raise
+
+    def disown(self) -> None:
+        """In a forked child: this copy of the driver must not be asked, its clock and processes are the parent's."""
+
+        def refuse() -> int:
+            raise DriverStateError(
+                f"this Driver belongs to process {self._owner}, and this is a process forked from it: its NVML calls "
+                f"and nvidia-smi runs reach the driver, its Python objects do not"
+            )
+
+        self.sync = refuse  # type: ignore[method-assign]  # every way to the state leads through sync
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """PATH, LD_LIBRARY_PATH and FAKE_GPU_SOCKET as a child needs them. They are in os.environ while active."""
+        return dict(self._active().environment)
+
+    @property
+    def server(self) -> activation.Server:
+        """What listens to clients. Raises DriverStateError where the driver is not active."""
+        return self._active().server
+
+    @property
+    def own_session(self) -> Session:
+        """What NVML keeps for this process."""
+        return self._active().own_session
+
+    def _active(self) -> activation.Activation:
+        if self._activation is None:
+            raise DriverStateError("this Driver is not active: use it in a with statement, or call start()")
+        return self._activation
+
+    # -- GPUs
+
+    def add_gpu(
+        self,
+        profile: str | Profile | None = None,
+        *,
+        name: str | None = None,
+        memory: Size | None = None,
+        reserved: Size | None = None,
+        uuid: str | None = None,
+    ) -> Gpu:
+        """Adds a card behind those that are there: a profile's ("rtx-4090", "t4", "l40s", "h200"), or explicit values.
+
+        `memory` is the total, `reserved` what the driver keeps for itself of it. Raises InvalidValue for an unknown
+        profile, a size that is none, a UUID that is taken.
+        """
+        facts = load_profile(profile or "generic") if profile is None or isinstance(profile, str) else profile
+        if name is not None:
+            facts = msgspec.structs.replace(facts, name=name)
+        total, kept = total_and_reserved(
+            facts, None if memory is None else parse_size(memory), None if reserved is None else parse_size(reserved)
+        )
+        with self.lock:
+            if uuid is not None and any(gpu.uuid == uuid for gpu in self._order):
+                raise InvalidValue(f"add_gpu(uuid={uuid!r}): a GPU of this driver has that UUID already")
+            gpu = Gpu(
+                self, facts, slot=len(self._order), handle=next(_handles), uuid=uuid, total=total, reserved=kept
+            )
+            self._order.append(gpu)
+            self.handles[gpu.handle] = gpu
+            self._enumerate()
+        return gpu
+
+    @property
+    def gpus(self) -> tuple[Gpu, ...]:
+        """The GPUs that clients count now, in the order of their indices; removed ones are not among them."""
+        self.sync()
+        return self.enumerated
+
+    def renumber(self, order: Sequence[int]) -> None:
+        """Gives the GPUs new indices: index i goes to the GPU that had index order[i].
+
+        Raises InvalidValue where `order` is not a permutation of the indices.
+        """
+        self.sync()
+        with self.lock:
+            if sorted(order) != list(range(len(self.enumerated))):
+                raise InvalidValue(
+                    f"renumber({list(order)}): give each of the {len(self.enumerated)} indices once, such as "
+                    f"{list(reversed(range(len(self.enumerated))))}"
+                )
+            counted = iter([self.enumerated[index] for index in order])
+            self._order = [gpu if gpu.presence is Presence.REMOVED else next(counted) for gpu in self._order]
+            self._enumerate()
+
+    def set_presence(self, gpu: Gpu, presence: Presence) -> None:
+        """What `Gpu.remove`, `.lose` and `.restore` do."""
+        self.sync()
+        with self.lock:
+            gpu._presence = presence
+            self._enumerate()
+
+    def _enumerate(self) -> None:
+        self.enumerated = tuple(gpu for gpu in self._order if gpu.presence is not Presence.REMOVED)
+
+    # -- processes
+
+    def process(
+        self,
+        gpu: Gpu | Holdings,
+        used: Size | None = None,
+        *,
+        name: str = "llama-server",
+        pid: int | None = None,
+        reclaim: Ramp = DEFAULT_RECLAIM,
+        compute_type: ComputeType = "C",
+    ) -> Process:
+        """A virtual process: it lives until the test ends it, and the kernel does not know its PID.
+
+        `gpu` is one GPU with `used`, or a mapping of GPUs to sizes. Raises InvalidValue where it does not fit,
+        DriverStateError where a GPU is not there.
+        """
+        held = self._holdings(gpu, used)
+        number = next(self._pids) if pid is None else pid
+        return self._admit(Process(self, "virtual", number, name, held, reclaim, compute_type=compute_type))
+
+    def spawn(
+        self,
+        gpu: Gpu | Holdings,
+        used: Size | None = None,
+        *,
+        name: str = "llama-server",
+        reclaim: Ramp = DEFAULT_RECLAIM,
+        compute_type: ComputeType = "C",
+        ignores_sigterm: bool = False,
+    ) -> Process:
+        """A real process, which does nothing but exist: anyone may signal it, and its death starts the reclaim.
+
+        It ends with the driver. Arguments and errors as in `process`.
+        """
+        held = self._holdings(gpu, used)
+        self._active()
+        popen = subprocess.Popen(
+            [name, "ignores-sigterm"] if ignores_sigterm else [name],
+            executable=activation.native("puppet"),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            cwd="/",
+            process_group=0,  # Ctrl-C is for the test run; the driver ends its puppets
+        )
+        try:
+            detach = getattr(self.clock, "detach", None)
+            if detach is not None:  # it never does anything, so nobody should wait for it
+                detach(popen)
+            assert popen.stdout is not None
+            with popen.stdout:
+                os.read(popen.stdout.fileno(), 1)  # it has its signal handlers
+            pidfd = open_pidfd(popen.pid)
+        except BaseException:
+            popen.kill()
+            popen.wait()
+            raise
+        return self._admit(
+            Process(
+                self, "spawned", popen.pid, name, held, reclaim, compute_type=compute_type, popen=popen, pidfd=pidfd
+            )
+        )
+
+    def attach(
+        self,
+        process: subprocess.Popen[bytes] | subprocess.Popen[str] | int,
+        holdings: Holdings,
+        *,
+        name: str | None = None,
+        reclaim: Ramp = DEFAULT_RECLAIM,
+        compute_type: ComputeType = "C",
+    ) -> Process:
+        """A real process of the user's (a Popen or a PID): it holds memory from now on, until it dies of whatever.
+
+        Raises DriverStateError where there is no such process, else as `process`.
+        """
+        pid = process if isinstance(process, int) else process.pid
+        held = self._holdings(holdings, None)
+        pidfd = open_pidfd(pid)
+        return self._admit(
+            Process(
+                self, "attached", pid, name or process_name(pid), held, reclaim, compute_type=compute_type, pidfd=pidfd
+            )
+        )
+
+    def _holdings(self, gpu: Gpu | Holdings, used: Size | None) -> dict[Gpu, int]:
+        if isinstance(gpu, Gpu):
+            if used is None:
+                raise InvalidValue("say how much it holds: process(gpu, used='20 GiB')")
+            gpu = {gpu: used}
+        elif used is not None:
+            raise InvalidValue("give one GPU with used=, or a mapping of GPUs to sizes, not both")
+        held = {card: parse_size(size) for card, size in gpu.items()}
+        now = self.sync()
+        for card, size in held.items():
+            if card.driver is not self:
+                raise DriverStateError(f"{card!r} belongs to another Driver")
+            if card.presence is not Presence.PRESENT:
+                raise DriverStateError(
+                    f"{card!r} is {card.presence.value}: no process can hold memory there; restore() brings it back"
+                )
+            card.check_room(size, now)
+        return held
+
+    def _admit(self, process: Process) -> Process:
+        with self.lock:
+            self.processes.append(process)
+            for gpu in process._held:
+                self.enlist(process, gpu)
+        if process.pidfd >= 0:
+            self._watch.add(process)
+            self.server.watch(process.pidfd)
+        return process
+
+    def enlist(self, process: Process, gpu: Gpu) -> None:
+        """Puts a process on a GPU's list. The caller holds the lock."""
+        if process not in gpu._holders:
+            gpu._holders.append(process)
+
+    def on_death(self, listener: Callable[[Death], object]) -> Cancel:
+        """Calls `listener` with a Death for every process that dies from now on. Returns what ends that."""
+        self._listeners.append(listener)
+        return lambda: self._listeners.remove(listener) if listener in self._listeners else None
+
+    def bury(self, process: Process, now_ns: int) -> None:
+        """Marks a process dead at a time, and tells those who listen."""
+        gpus = list(process._held)
+        free_before = {gpu.uuid: gpu.memory_at(now_ns).free for gpu in gpus}
+        others = {
+            gpu.uuid: {other.pid: size for other, size in gpu.processes_at(now_ns) if other is not process}
+            for gpu in gpus
+        }
+        with self.lock:
+            if not process.remember_death(now_ns):
+                return
+            held = {gpu.uuid: size for gpu, size in process._held.items()}
+        death = Death(process.pid, now_ns, held, free_before, others)
+        for listener in list(self._listeners):
+            try:
+                listener(death)
+            except BaseException as error:
+                self.keep(error)
+
+    # -- time
+
+    def at(self, time: Duration, call: Callable[[], object]) -> None:
+        """Has `call` called once the clock is `time` past this line: before the next reading, or a clock's jump.
+
+        While it runs, it is exactly that time, however late the reading comes. What it raises is raised by the reading
+        where that is the test's own, else when the driver stops.
+        """
+        deadline = self.sync() + parse_duration(time)
+        with self.lock:
+            heapq.heappush(self._agenda, (deadline, next(self._sequence), call))
+        self.clock.call_at(deadline, self._reach)
+
+    def sync(self) -> int:
+        """Brings the state up to date, and returns the time it is now of, in nanoseconds on the driver's clock."""
+        as_of: int | None = getattr(self._event, "now_ns", None)
+        if as_of is not None:
+            return as_of
+        now = self.clock.monotonic_ns()
+        if self._agenda and self._agenda[0][0] <= now:
+            self._run_due(now)
+        if self._watch.processes:
+            self._notice_deaths(now)
+        return now
+
+    def _reach(self) -> None:
+        with contextlib.suppress(Exception):  # kept already, for the test's own thread
+            self.sync()
+
+    def _run_due(self, now_ns: int) -> None:
+        while True:
+            with self.lock:
+                if not self._agenda or self._agenda[0][0] > now_ns:
+                    return
+                deadline, _, call = heapq.heappop(self._agenda)
+            self._event.now_ns = deadline
+            try:
+                call()
+            except BaseException as error:
+                self._errors.append(error)
+            finally:
+                self._event.now_ns = None
+
+    def _notice_deaths(self, now_ns: int) -> None:
+        for process in self._watch.dead():
+            self.bury(process, now_ns)
+            if process.popen is not None:
+                process.popen.poll()  # reap it: other clients take a zombie for a living process
+
+    def notice(self) -> None:
+        """Called by the server when a watched process has died, so that its death is stamped at once."""
+        if not self.closed.is_set():
+            self.sync()
+
+    # -- faults and calls
+
+    def inject(
+        self,
+        fault: Fault,
+        *,
+        via: str | None = None,
+        gpu: Gpu | None = None,
+        after: int = 0,
+        times: int | None = None,
+    ) -> Callable[[], None]:
+        """Makes calls go wrong from now on. Returns what takes the fault back.
+
+        `via`: "nvidia-smi", "nvml", or one NVML function's name; None: both. `gpu`: only calls that would report that
+        GPU. `after`: so many matching calls pass first. `times`: so many go wrong, then all is well; None: for ever.
+        Raises InvalidValue for a `via` that is none of these or that the fault cannot meet.
+        """
+        from fake_gpu.nvml.abi import functions
+
+        if via not in (None, "nvidia-smi", "nvml") and via not in {function.name for function in functions()}:
+            raise InvalidValue(f"inject(via={via!r}): give 'nvidia-smi', 'nvml', or the name of an NVML function")
+        if fault.nvidia_smi_only and via not in (None, "nvidia-smi"):
+            raise InvalidValue(f"{fault!r} can only meet nvidia-smi, not via={via!r}")
+        if after < 0 or (times is not None and times < 1):
+            raise InvalidValue(f"inject(after={after}, times={times}): after is 0 or more, times 1 or more, or None")
+        injection = Injection(fault, via, None if gpu is None else gpu.uuid, after, times)
+        with self.lock:
+            self._injections.append(injection)
+        return lambda: self._injections.remove(injection) if injection in self._injections else None
+
+    @property
+    def has_faults(self) -> bool:
+        """Whether any fault is injected."""
+        return bool(self._injections)
+
+    def faults(self, via: str, name: str, gpu_uuids: frozenset[str] | None) -> tuple[Fault, ...]:
+        """Counts one call against every injected fault, and returns those that meet it."""
+        if not self._injections:
+            return ()
+        with self.lock:
+            return tuple(one.fault for one in self._injections if one.meets(via, name, gpu_uuids))
+
+    @property
+    def calls(self) -> list[Call]:
+        """Every NVML call and nvidia-smi run since the start, oldest first (the newest 100,000)."""
+        return self._log.calls()
+
+    @property
+    def log(self) -> CallLog:
+        """Where front ends write what they were asked."""
+        return self._log
+
+    # -- errors that could not be raised where they arose
+
+    def keep(self, error: BaseException) -> None:
+        """Keeps an error that must not go through a client's code; it is raised when the driver stops, or earlier."""
+        self._errors.append(error)
+
+    def raise_kept(self) -> None:
+        """Raises the oldest error that was kept, if any."""
+        if self._errors:
+            error = self._errors.popleft()
+            self._errors.clear()
+            raise error
+
+    def holders(self, gpus: Iterable[Gpu], now_ns: int) -> list[tuple[Gpu, Process, int]]:
+        """(GPU, living process, bytes) of several GPUs, in order."""
+        return [(gpu, process, size) for gpu in gpus for process, size in gpu.processes_at(now_ns)]
+
+    def wall_time(self) -> float:
+        """Seconds since the epoch, for time stamps in outputs: what `time.time` says, a test's frozen one included."""
+        return time.time()
+
+    def __repr__(self) -> str:
+        state = "active" if self._activation is not None else ("stopped" if self.closed.is_set() else "not active")
+        return f"<Driver {self.driver_version} {state}, {len(self.enumerated)} GPUs, {self.clock!r}>"

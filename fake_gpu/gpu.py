@@ -1,0 +1,210 @@
+"""What a card holds: its facts, its place, and its memory as a function of time."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING, NamedTuple
+
+from fake_gpu.errors import DriverStateError, InvalidValue
+from fake_gpu.profile import Profile
+from fake_gpu.units import MIB, format_size
+
+if TYPE_CHECKING:
+    from fake_gpu.driver import Driver
+    from fake_gpu.process import Process
+
+
+class Memory(NamedTuple):
+    """Bytes. Always: total == reserved + used + free."""
+
+    total: int
+    reserved: int
+    """What the driver and firmware keep for themselves."""
+    used: int
+    """What living processes hold, plus what dead ones have not given back yet."""
+    free: int
+
+
+class Presence(Enum):
+    """Whether clients see a GPU."""
+
+    PRESENT = "present"
+    REMOVED = "removed"
+    """Gone from enumeration, as after a hot unplug."""
+    LOST = "lost"
+    """Still counted, but every question about it answers GPU_IS_LOST, as after it fell off the bus."""
+
+
+@dataclass(slots=True)
+class Activity:
+    """What a card is doing, for clients that show it. Set these at will; they do not follow from anything."""
+
+    gpu_percent: int = 0
+    memory_percent: int = 0
+    encoder_percent: int = 0
+    decoder_percent: int = 0
+    temperature: int = 0
+    """Degrees Celsius."""
+    power: float = 0.0
+    """Watts."""
+    pstate: int = 0
+    fan_percent: int = 0
+    busy: bool = False
+    """Clocks and PCIe link at their highest instead of idle."""
+    pcie_rx_kib_s: int = 0
+    pcie_tx_kib_s: int = 0
+
+
+class Gpu:
+    """One card of a driver. Made by `Driver.add_gpu`."""
+
+    __slots__ = (
+        "_holders",
+        "_presence",
+        "activity",
+        "driver",
+        "handle",
+        "minor_number",
+        "pci_bus",
+        "pci_device",
+        "pci_domain",
+        "profile",
+        "serial",
+        "uuid",
+        "_reserved",
+        "_total",
+    )
+
+    def __init__(
+        self, driver: Driver, profile: Profile, *, slot: int, handle: int, uuid: str | None, total: int, reserved: int
+    ) -> None:
+        digest = hashlib.sha256(f"{profile.name}/{slot}".encode()).hexdigest()
+        self.driver = driver
+        self.profile = profile
+        self.handle = handle
+        self.uuid = uuid or "GPU-" + "-".join((digest[:8], digest[8:12], digest[12:16], digest[16:20], digest[20:32]))
+        self.serial = f"{int(digest[32:44], 16) % 10**13:013d}" if profile.has_serial else None
+        self.minor_number = slot
+        self.pci_domain, self.pci_bus, self.pci_device = 0, 1 + slot, 0
+        self.activity = Activity(
+            temperature=profile.temperature.idle,
+            power=profile.power.idle,
+            pstate=profile.idle_pstate,
+            fan_percent=profile.fan_idle_percent,
+        )
+        self._total, self._reserved = total, reserved
+        self._presence = Presence.PRESENT
+        self._holders: list[Process] = []  # the living, and the dead that have not given everything back
+
+    # -- place
+
+    @property
+    def name(self) -> str:
+        """The product name, as NVML and nvidia-smi give it."""
+        return self.profile.name
+
+    @property
+    def index(self) -> int:
+        """Its NVML index now. Raises DriverStateError while it is removed."""
+        try:
+            return self.driver.enumerated.index(self)
+        except ValueError:
+            raise DriverStateError(f"{self!r} has no index: it was removed; restore() brings it back") from None
+
+    @property
+    def presence(self) -> Presence:
+        """Whether clients see it."""
+        return self._presence
+
+    @property
+    def pci_bus_id(self) -> str:
+        """Such as "00000000:83:00.0"."""
+        return f"{self.pci_domain:08X}:{self.pci_bus:02X}:{self.pci_device:02X}.0"
+
+    def remove(self) -> None:
+        """Takes it out of enumeration; the GPUs behind it move up. Old NVML handles answer GPU_IS_LOST.
+
+        Processes live on. What they hold is remembered for `restore`.
+        """
+        self.driver.set_presence(self, Presence.REMOVED)
+
+    def lose(self) -> None:
+        """It falls off the bus: still counted, but it answers GPU_IS_LOST."""
+        self.driver.set_presence(self, Presence.LOST)
+
+    def restore(self) -> None:
+        """Undoes `remove` and `lose`: it is back, in its old place."""
+        self.driver.set_presence(self, Presence.PRESENT)
+
+    # -- memory
+
+    @property
+    def memory(self) -> Memory:
+        """Bytes, now. Runs what is due first, so it is what a client that asks now would read."""
+        return self.memory_at(self.driver.sync())
+
+    def memory_at(self, now_ns: int) -> Memory:
+        """Bytes at a time on the driver's clock that has already been brought up to date."""
+        used = 0
+        finished: Process | None = None
+        with self.driver.lock:
+            for process in self._holders:
+                held = process.held_at(self, now_ns)
+                if held == 0 and not process.alive_in_model:
+                    finished = process
+                used += held
+            if finished is not None:
+                self._holders = [p for p in self._holders if p.alive_in_model or p.held_at(self, now_ns) > 0]
+        total, reserved = self._total, self._reserved
+        return Memory(total, reserved, used, total - reserved - used)
+
+    def processes_at(self, now_ns: int) -> list[tuple[Process, int]]:
+        """The living processes that hold memory here and how many bytes, oldest first. A dead one has left the list."""
+        with self.driver.lock:
+            return [(p, p.held_at(self, now_ns)) for p in self._holders if p.alive_in_model]
+
+    @property
+    def processes(self) -> list[Process]:
+        """The living processes that hold memory here, oldest first."""
+        return [process for process, _ in self.processes_at(self.driver.sync())]
+
+    def check_room(self, wanted: int, now_ns: int) -> None:
+        """Raises InvalidValue where `wanted` bytes more do not fit, with what is in the way."""
+        memory = self.memory_at(now_ns)
+        if wanted <= memory.free:
+            return
+        usable = memory.total - memory.reserved
+        if wanted > usable:
+            raise InvalidValue(
+                f"{format_size(wanted)} is more than {self!r} has: {format_size(memory.total)} in all, "
+                f"{format_size(usable)} without what the driver reserves"
+            )
+        with self.driver.lock:
+            parts = [
+                f"{p.describe()}: {format_size(p.held_at(self, now_ns))}{'' if p.alive_in_model else ' not back yet'}"
+                for p in self._holders
+            ]
+        raise InvalidValue(
+            f"{format_size(wanted)} does not fit on {self!r} now: {format_size(memory.free)} is free; "
+            f"{'; '.join(parts)}. A real allocation would fail with an out-of-memory error"
+        )
+
+    def __repr__(self) -> str:
+        place = self._presence.value
+        if self._presence is Presence.PRESENT:
+            place = f"index {self.driver.enumerated.index(self)}"
+        return f"<Gpu {self.name!r} {self.uuid[:12]}… {place}>"
+
+
+def total_and_reserved(profile: Profile, total: int | None, reserved: int | None) -> tuple[int, int]:
+    """Bytes, with the profile's figures where none are given. Raises InvalidValue where nothing would be left."""
+    facts = profile.memory
+    if reserved is None:
+        reserved = facts.reserved_mib * MIB if total is None else min(facts.reserved_mib * MIB, total // 50)
+    if total is None:
+        total = facts.total_mib * MIB
+    if reserved >= total:
+        raise InvalidValue(f"reserved memory of {format_size(reserved)} leaves nothing of {format_size(total)}")
+    return total, reserved

@@ -1,0 +1,133 @@
+/* nvidia-smi: tells the driver how it was run, then does what the driver says until it is told to exit. */
+#define _GNU_SOURCE
+#include <limits.h>
+#include <signal.h>
+#include <sys/auxv.h>
+
+#include "wire.h"
+
+static const char NO_DRIVER[] =
+    "NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver. "
+    "Make sure that the latest NVIDIA driver is installed and running.\n\n";
+
+enum { EXIT_NO_DRIVER = 9 };
+
+struct buffer {
+    char *data;
+    size_t size, room;
+};
+
+static void append(struct buffer *buffer, const void *data, size_t size)
+{
+    if (buffer->size + size > buffer->room) {
+        buffer->room = (buffer->size + size) * 2;
+        buffer->data = realloc(buffer->data, buffer->room);
+        if (buffer->data == NULL)
+            _exit(255);
+    }
+    memcpy(buffer->data + buffer->size, data, size);
+    buffer->size += size;
+}
+
+static void append_text(struct buffer *buffer, const char *text)
+{
+    uint32_t size = (uint32_t)strlen(text);
+    append(buffer, &size, sizeof size);
+    append(buffer, text, size);
+}
+
+static void write_all(int fd, const char *data, size_t size)
+{
+    while (size > 0) {
+        ssize_t written = write(fd, data, size);
+        if (written < 0 && errno == EINTR)
+            continue;
+        if (written <= 0)
+            return;
+        data += written;
+        size -= (size_t)written;
+    }
+}
+
+static int no_driver(void)
+{
+    write_all(STDOUT_FILENO, NO_DRIVER, sizeof NO_DRIVER - 1);
+    return EXIT_NO_DRIVER;
+}
+
+/* A grandchild that lives on and keeps this process's output open, until the driver closes the socket. */
+static void leave_grandchild(int fd)
+{
+    if (fork() != 0)
+        return;
+    setsid();
+    char byte;
+    while (recv(fd, &byte, 1, 0) > 0)
+        continue;
+    _exit(0);
+}
+
+/* Does one thing. Returns the exit code, or -1 to go on. */
+static int obey(int fd, const char *order, uint32_t size)
+{
+    const char *data = order + 1;
+    switch (order[0]) {
+    case 'o':
+        write_all(STDOUT_FILENO, data, size - 1);
+        return -1;
+    case 'e':
+        write_all(STDERR_FILENO, data, size - 1);
+        return -1;
+    case 'i':
+        signal(SIGTERM, SIG_IGN);
+        return -1;
+    case 'g':
+        leave_grandchild(fd);
+        return -1;
+    case 'x':
+        return size == 2 ? (unsigned char)data[0] : 255;
+    default:
+        return 255;
+    }
+}
+
+static int request(int fd, int argc, char **argv)
+{
+    struct buffer frame = {NULL, 0, 0};
+    uint32_t size = 0, count = (uint32_t)argc;
+    char directory[PATH_MAX];
+    append(&frame, &size, sizeof size);
+    append(&frame, &count, sizeof count);
+    for (int place = 0; place < argc; place++)
+        append_text(&frame, argv[place]);
+    append_text(&frame, getcwd(directory, sizeof directory) != NULL ? directory : "");
+    append_text(&frame, isatty(STDOUT_FILENO) ? "tty" : "");
+    size = (uint32_t)(frame.size - sizeof size);
+    memcpy(frame.data, &size, sizeof size);
+    int sent = size <= FRAME_LIMIT ? send_all(fd, frame.data, frame.size) : -1;
+    free(frame.data);
+    return sent;
+}
+
+int main(int argc, char **argv)
+{
+    struct sockaddr_un address;
+    const char *self = (const char *)getauxval(AT_EXECFN);
+    if (find_socket(self, &address) != 0)
+        return no_driver();
+    int fd = connect_driver(&address, (struct hello){.role = 'S'});
+    if (fd < 0 || request(fd, argc, argv) != 0)
+        return no_driver();
+    int code = -1;
+    while (code < 0) {
+        uint32_t size;
+        if (receive_all(fd, &size, sizeof size) != 0 || size < 1 || size > FRAME_LIMIT)
+            return no_driver();
+        char *order = malloc(size);
+        if (order == NULL || receive_all(fd, order, size) != 0)
+            return no_driver();
+        code = obey(fd, order, size);
+        free(order);
+    }
+    return code;
+}

@@ -1,0 +1,261 @@
+"""From the bytes of a call to the function that answers it, and back to bytes.
+
+A request holds the arguments in order: an integer or handle as 8 bytes, a pointer as a 32-bit length (all ones: NULL)
+and, where it is read, that many bytes. A reply holds the return code and, for every pointer that is written and is not
+NULL, a 32-bit length and that many bytes.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from fake_gpu.errors import FakeGpuError
+from fake_gpu.gpu import Gpu, Presence
+from fake_gpu.nvml.abi import INPUTS, OUTPUTS, Argument, Function, Kind, functions
+from fake_gpu.nvml.codes import CODES, NvmlError
+
+if TYPE_CHECKING:
+    from fake_gpu.driver import Driver
+
+NULL = 0xFFFF_FFFF
+NEVER = -1
+"""In place of a delay: this call gets no answer."""
+
+_U32 = struct.Struct("<I")
+_U64 = struct.Struct("<Q")
+_ZERO = _U32.pack(0)
+_ARRAYS = frozenset({Kind.ARRAY_BY_VALUE, Kind.ARRAY_BY_POINTER, Kind.NESTED})
+_UNKNOWN = CODES["UNKNOWN"]
+_UNINITIALIZED = CODES["UNINITIALIZED"]
+
+Outs = None | bytes | tuple[bytes | None, ...]
+Handler = Callable[..., Outs]
+
+
+class BadRequest(FakeGpuError):
+    """A request that its function's line in the table does not explain: whoever sent it is not our library."""
+
+
+@dataclass(slots=True)
+class Session:
+    """What NVML keeps for one client process: how often it was initialised and not shut down."""
+
+    pid: int
+    initialised: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """What every function's Python code is given first."""
+
+    driver: Driver
+    session: Session
+    now_ns: int
+    """The time that all of this call's answer is of; the driver has been brought up to date to it."""
+
+
+_registry: dict[str, Handler] = {}
+_without_init: set[str] = set()
+
+
+def nvml(*names: str, without_init: bool = False) -> Callable[[Handler], Handler]:
+    """Makes a Python function the implementation of NVML functions.
+
+    It is called with a Call and, for each argument in the table's order: a Gpu for a device, an int for another value
+    or a count, a str for a string, bytes for what is read, and for an array the number of elements that fit (None
+    where the pointer is NULL). What is only written has no parameter. It returns the bytes of each written argument
+    in order (one: bare; None: leave it as it is), or raises NvmlError.
+    """
+
+    def register(handler: Handler) -> Handler:
+        for name in names:
+            if name in _registry:
+                raise ValueError(f"{name} is implemented twice")
+            _registry[name] = handler
+        if without_init:
+            _without_init.update(names)
+        return handler
+
+    return register
+
+
+class Entry:
+    """One function of the table, ready to be called."""
+
+    __slots__ = ("arguments", "code_when_missing", "fixed", "handler", "name", "needs_init", "simple_reply")
+
+    def __init__(self, function: Function) -> None:
+        self.name = function.name
+        self.arguments = function.arguments
+        self.handler = _registry.get(function.name)
+        self.needs_init = function.name not in _without_init
+        # Most functions take plain values and write through plain pointers: one unpack reads such a request.
+        plain = all(argument.kind in (Kind.VALUE, Kind.OUT) for argument in function.arguments)
+        layout = "".join("Q" if argument.kind is Kind.VALUE else "I" for argument in function.arguments)
+        self.fixed = struct.Struct("<" + layout) if plain else None
+        written = [argument for argument in function.arguments if argument.kind in OUTPUTS]
+        self.simple_reply: struct.Struct | None = None
+        if plain and len(written) == 1:
+            self.simple_reply = struct.Struct(f"<II{written[0].size}s")
+
+
+class Nvml:
+    """Answers NVML calls for one driver, from this process or over the socket."""
+
+    def __init__(self, driver: Driver) -> None:
+        from fake_gpu.nvml import implementation
+
+        implementation.load()
+        self._driver = driver
+        self._entries = _entries()
+
+    def call(self, index: int, request: bytes, session: Session) -> tuple[bytes, int]:
+        """The reply, and the nanoseconds after which to give it (0: now; NEVER: not at all).
+
+        Raises BadRequest where the request does not fit the table.
+        """
+        driver = self._driver
+        try:
+            entry = self._entries[index]
+        except IndexError:
+            raise BadRequest(f"there is no NVML function number {index}") from None
+        now = driver.sync()
+        delay = 0
+        gpu: Gpu | None = None
+        faults: tuple[Any, ...] = ()
+        present: list[Argument] = []
+        code, outs = 0, None
+        try:
+            values, present, missing = _decode(entry, request)
+            if entry.needs_init and not session.initialised:
+                raise NvmlError("UNINITIALIZED")
+            if missing:
+                raise NvmlError("INVALID_ARGUMENT")
+            if entry.arguments and entry.arguments[0].type == "device":
+                gpu = values[0] = self._gpu(values[0])
+            if driver.has_faults:
+                faults = driver.faults("nvml", entry.name, None if gpu is None else frozenset((gpu.uuid,)))
+                for fault in faults:
+                    if fault.kind == "hang":
+                        delay = NEVER
+                    elif fault.kind == "slow" and delay != NEVER:
+                        delay += fault.delay_ns
+                    elif fault.kind == "nvml":
+                        code = fault.code
+            if gpu is not None and gpu.presence is not Presence.PRESENT:
+                raise NvmlError("GPU_IS_LOST")
+            if code == 0:
+                if entry.handler is None:
+                    raise NvmlError("NOT_SUPPORTED")
+                outs = entry.handler(Call(driver, session, now), *values)
+        except NvmlError as error:
+            code, outs = error.code, error.outs
+        driver.log.write(
+            ("nvml", entry.name, session.pid, now, None if delay == NEVER else code, faults, entry.handler is not None)
+        )
+        if code == 0 and entry.simple_reply is not None and outs.__class__ is bytes:
+            return entry.simple_reply.pack(0, len(outs), outs), delay
+        return _encode(code, outs, present), delay
+
+    def _gpu(self, handle: int) -> Gpu:
+        gpu = self._driver.handles.get(handle)
+        if gpu is None:
+            raise NvmlError("INVALID_ARGUMENT")
+        return gpu
+
+
+def failure(name: str) -> bytes:
+    """A reply that holds nothing but an error: for a library that asks after the driver has gone."""
+    return _U32.pack(CODES[name])
+
+
+def _decode(entry: Entry, request: bytes) -> tuple[list[Any], list[Argument], bool]:
+    """The handler's arguments, the written pointers that are not NULL, and whether one is NULL that must not be."""
+    if entry.fixed is not None:
+        try:
+            words = entry.fixed.unpack(request)
+        except struct.error:
+            raise BadRequest(f"{entry.name}: {len(request)} bytes where {entry.fixed.size} belong") from None
+        values: list[Any] = []
+        present: list[Argument] = []
+        missing = False
+        for argument, word in zip(entry.arguments, words, strict=True):
+            if argument.kind is Kind.VALUE:
+                values.append(word if argument.type != "i32" else _signed(word))
+            elif word == NULL:
+                missing = True
+            else:
+                present.append(argument)
+        return values, present, missing
+    return _decode_walking(entry, request)
+
+
+def _decode_walking(entry: Entry, request: bytes) -> tuple[list[Any], list[Argument], bool]:
+    values: list[Any] = []
+    present: list[Argument] = []
+    missing = False
+    at = 0
+    try:
+        for argument in entry.arguments:
+            if argument.kind is Kind.VALUE:
+                (word,) = _U64.unpack_from(request, at)
+                values.append(word if argument.type != "i32" else _signed(word))
+                at += 8
+                continue
+            (length,) = _U32.unpack_from(request, at)
+            at += 4
+            null = length == NULL
+            missing = missing or (null and argument.kind not in _ARRAYS)
+            if not null and argument.kind in OUTPUTS:
+                present.append(argument)
+            data = b""
+            if not null and argument.kind in INPUTS:
+                data = request[at : at + length]
+                if len(data) != length:
+                    raise BadRequest(f"{entry.name}: the request ends inside an argument")
+                at += length
+            if argument.kind is not Kind.OUT:
+                values.append(_value(argument, data, None if null else length))
+    except struct.error:
+        raise BadRequest(f"{entry.name}: the request ends before its arguments do") from None
+    if at != len(request):
+        raise BadRequest(f"{entry.name}: {len(request) - at} bytes behind the last argument")
+    return values, present, missing
+
+
+def _value(argument: Argument, data: bytes, room: int | None) -> int | str | bytes | None:
+    if argument.kind in _ARRAYS:
+        return None if room is None else room // argument.size
+    if argument.kind is Kind.STRING:
+        return data.decode("utf-8", "replace")
+    if argument.kind is Kind.COUNT:
+        return int.from_bytes(data, "little")
+    return data
+
+
+def _signed(word: int) -> int:
+    word &= 0xFFFF_FFFF
+    return word - (1 << 32) if word & 0x8000_0000 else word
+
+
+def _encode(code: int, outs: Outs, present: list[Argument]) -> bytes:
+    if outs is None:
+        return _U32.pack(code) + _ZERO * len(present)
+    parts = iter((outs,) if isinstance(outs, bytes) else outs)
+    pieces = [_U32.pack(code)]
+    for _ in present:
+        part = next(parts, None) or b""
+        pieces += (_U32.pack(len(part)), part)
+    return b"".join(pieces)
+
+
+_cached: list[Entry] = []
+
+
+def _entries() -> list[Entry]:
+    if not _cached:
+        _cached.extend(map(Entry, functions()))
+    return _cached

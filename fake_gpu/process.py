@@ -1,0 +1,241 @@
+"""What holds a card's memory: virtual processes, puppets of ours, and processes of the user's."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from fake_gpu.errors import DriverStateError
+from fake_gpu.ramp import Ramp
+from fake_gpu.units import Size, format_size, parse_size
+
+if TYPE_CHECKING:
+    from fake_gpu.driver import Driver
+    from fake_gpu.gpu import Gpu
+
+ProcessKind = Literal["virtual", "spawned", "attached"]
+ComputeType = Literal["C", "G", "C+G"]
+
+KILL_PATIENCE_S = 5.0
+"""Real seconds that `kill` waits for the kernel to reap a process: a hundred times what a loaded machine takes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Death:
+    """What the driver tells those who listen (`Driver.on_death`): who died, when, and what it held.
+
+    All mappings are by GPU UUID; sizes in bytes. `free_before` is what was free an instant before the death, `others`
+    what each other living process held then.
+    """
+
+    pid: int
+    when_ns: int
+    held: Mapping[str, int]
+    free_before: Mapping[str, int]
+    others: Mapping[str, Mapping[int, int]]
+
+
+class Process:
+    """A process that holds memory on one GPU or more. Made by `Driver.process`, `.spawn` and `.attach`."""
+
+    __slots__ = (
+        "_died_ns",
+        "_held",
+        "compute_type",
+        "driver",
+        "kind",
+        "name",
+        "pid",
+        "pidfd",
+        "popen",
+        "reclaim",
+    )
+
+    def __init__(
+        self,
+        driver: Driver,
+        kind: ProcessKind,
+        pid: int,
+        name: str,
+        held: dict[Gpu, int],
+        reclaim: Ramp,
+        *,
+        compute_type: ComputeType = "C",
+        popen: subprocess.Popen[bytes] | None = None,
+        pidfd: int = -1,
+    ) -> None:
+        self.driver = driver
+        self.kind: ProcessKind = kind
+        self.pid = pid
+        self.name = name
+        self.compute_type: ComputeType = compute_type
+        self.reclaim = reclaim
+        self.popen = popen
+        """The puppet, where the driver spawned it."""
+        self.pidfd = pidfd
+        self._held = held
+        self._died_ns: int | None = None
+
+    # -- what it holds
+
+    @property
+    def alive(self) -> bool:
+        """Whether it lives, as the kernel would say now (a zombie has died)."""
+        self.driver.sync()
+        return self._died_ns is None
+
+    @property
+    def alive_in_model(self) -> bool:
+        """Whether it lives as far as the driver has noticed; for readings that have just been brought up to date."""
+        return self._died_ns is None
+
+    @property
+    def died_ns(self) -> int | None:
+        """When it died, on the driver's clock; None while it lives."""
+        self.driver.sync()
+        return self._died_ns
+
+    @property
+    def used(self) -> dict[Gpu, int]:
+        """Bytes on each GPU now: what it holds, or, once dead, what has not come back yet."""
+        now = self.driver.sync()
+        with self.driver.lock:
+            return {gpu: self.held_at(gpu, now) for gpu in self._held}
+
+    def held_at(self, gpu: Gpu, now_ns: int) -> int:
+        """Bytes on `gpu` at a time. The caller holds the driver's lock, or is content with either side of a change."""
+        held = self._held.get(gpu, 0)
+        if self._died_ns is None:
+            return held
+        return held - self.reclaim.reclaimed(held, now_ns - self._died_ns)
+
+    def hold(self, used: Size, gpu: Gpu | None = None) -> None:
+        """Holds this much from now on: it allocates or frees. `gpu` may be left out where it is on one only.
+
+        Raises InvalidValue where that does not fit, DriverStateError where it is dead.
+        """
+        gpu = self._only_gpu(gpu)
+        wanted = parse_size(used)
+        now = self.driver.sync()
+        if self._died_ns is not None:
+            raise DriverStateError(f"{self!r} is dead and cannot allocate")
+        gpu.check_room(max(0, wanted - self._held.get(gpu, 0)), now)
+        with self.driver.lock:
+            self._held[gpu] = wanted
+            self.driver.enlist(self, gpu)
+
+    def _only_gpu(self, gpu: Gpu | None) -> Gpu:
+        if gpu is not None:
+            return gpu
+        if len(self._held) != 1:
+            raise DriverStateError(f"{self!r} is on {len(self._held)} GPUs: say which one, hold(used, gpu)")
+        return next(iter(self._held))
+
+    # -- its end
+
+    def kill(self, reclaim: Ramp | None = None) -> None:
+        """Ends it at once, as SIGKILL does; a real process is really killed. Its memory then follows `reclaim`.
+
+        Returns once the process is gone; its memory is not back then. Raises DriverStateError where it is dead already,
+        or where the kernel does not end a real one within 5 real seconds.
+        """
+        self._end(signal.SIGKILL, reclaim, "kill")
+
+    def terminate(self, reclaim: Ramp | None = None) -> None:
+        """Ends it as SIGTERM does. A real process is only asked to end: `wait` says when it has."""
+        self._end(signal.SIGTERM, reclaim, "terminate")
+
+    def exit(self, reclaim: Ramp | None = None) -> None:
+        """Ends a virtual process by itself. Raises DriverStateError for a real one, which only it can end."""
+        if self.kind != "virtual":
+            raise DriverStateError(f"{self!r} is a real process: end it from inside, or kill() it")
+        self._end(signal.SIGTERM, reclaim, "exit")
+
+    def _end(self, number: signal.Signals, reclaim: Ramp | None, asked: str) -> None:
+        now = self.driver.sync()
+        if self._died_ns is not None:
+            raise DriverStateError(f"{asked}(): {self!r} is dead already")
+        if reclaim is not None:
+            self.reclaim = reclaim
+        if self.kind == "virtual":
+            self.driver.bury(self, now)
+            return
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, number)
+        if number is signal.SIGKILL:
+            self.wait(KILL_PATIENCE_S)
+
+    def wait(self, timeout: float = KILL_PATIENCE_S) -> None:
+        """Waits, in real seconds, until a real process has died. Raises DriverStateError where it has not by then."""
+        if self.kind == "virtual":
+            if self.alive:
+                raise DriverStateError(f"{self!r} is virtual: only kill(), terminate() or exit() end it")
+            return
+        if self.alive and not wait_for_pidfd(self.pidfd, timeout) and self.alive:
+            raise DriverStateError(f"{self!r} still lives after {timeout:g} s")
+        self.driver.sync()
+
+    def remember_death(self, now_ns: int) -> bool:
+        """Marks it dead; False where it was already. The caller holds the driver's lock."""
+        if self._died_ns is not None:
+            return False
+        self._died_ns = now_ns
+        return True
+
+    def release(self) -> None:
+        """Closes what belongs to the operating system; a puppet is killed and reaped."""
+        if self.popen is not None:
+            self.popen.kill()
+            self.popen.wait()
+            if self.popen.stdin is not None:
+                self.popen.stdin.close()
+        if self.pidfd >= 0:
+            os.close(self.pidfd)
+            self.pidfd = -1
+
+    def describe(self) -> str:
+        """'llama-server (pid 4194305)'."""
+        return f"{self.name} (pid {self.pid})"
+
+    def __repr__(self) -> str:
+        held = ", ".join(f"{format_size(size)} on {gpu.name}" for gpu, size in self._held.items())
+        state = "alive" if self._died_ns is None else "dead"
+        return f"<Process {self.describe()} {self.kind}, {state}, {held or 'holds nothing'}>"
+
+
+def wait_for_pidfd(pidfd: int, timeout: float) -> bool:
+    """Whether the process died within `timeout` real seconds; by poll(2), which no virtual clock moves."""
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    return bool(poll.poll(round(timeout * 1000)))
+
+
+def open_pidfd(pid: int) -> int:
+    """A descriptor that becomes readable when `pid` dies. Raises DriverStateError with the reason where there is none."""
+    try:
+        return os.pidfd_open(pid)
+    except ProcessLookupError:
+        raise DriverStateError(f"there is no process {pid}: attach a process that runs") from None
+    except (OSError, AttributeError) as error:
+        raise DriverStateError(
+            f"process {pid} cannot be watched: {error}. The fake driver needs pidfd_open, Linux 5.3 or newer; "
+            f"virtual processes (driver.process) work without it"
+        ) from error
+
+
+def process_name(pid: int) -> str:
+    """What nvidia-smi calls a process: its first argument, or its short name where it shows none."""
+    with contextlib.suppress(OSError):
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            first = file.read(4096).split(b"\0", 1)[0].decode("utf-8", "replace")
+        if first:
+            return first
+        with open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as file:
+            return file.read().strip()
+    return "[Not Found]"
