@@ -5,6 +5,7 @@ Run by itself (`python build_natives.py`) it compiles in place, which is what an
 
 from __future__ import annotations
 
+import importlib
 import os
 import shlex
 import shutil
@@ -12,6 +13,8 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+import types
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -48,17 +51,26 @@ def _compile(compiler: list[str], arguments: list[str]) -> None:
         )
 
 
+def _generators() -> tuple[Callable[[], str], Callable[[], str]]:
+    """The functions that write the C headers. They need the standard library alone, their package's front does not."""
+    bare = types.ModuleType("fake_gpu")
+    bare.__path__ = [str(ROOT / "fake_gpu")]
+    sys.modules["fake_gpu"] = bare
+    try:
+        generate = importlib.import_module("fake_gpu.native.generate")
+    finally:
+        for name in [name for name in sys.modules if name.partition(".")[0] == "fake_gpu"]:
+            del sys.modules[name]
+    return generate.entry_points, generate.table
+
+
 def build(target: Path) -> None:
     """Compiles everything into `target`. Raises SystemExit with a reason a person can act on."""
     if sys.platform != "linux":
         print("pytest-vramsettle: not Linux, so the fake driver's native clients are left out", file=sys.stderr)
         return
     compiler = _compiler()
-    sys.path.insert(0, str(ROOT))
-    try:
-        from fake_gpu.native.generate import entry_points, table
-    finally:
-        sys.path.remove(str(ROOT))
+    entry_points, table = _generators()
     target.mkdir(exist_ok=True)
     # Beside the target, so that each file can be moved into place whole: a run that uses the old ones goes on.
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".build-") as scratch_name:

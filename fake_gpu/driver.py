@@ -80,7 +80,7 @@ class Driver:
         self._pids = itertools.count(FIRST_VIRTUAL_PID)
         self._listeners: list[Callable[[Death], object]] = []
         self._watch = Watch()
-        self._event = threading.local()
+        self._as_of: dict[int, int] = {}  # threads in which something scheduled runs, and the time it runs at
         self._errors: deque[BaseException] = deque()
         self._activation: activation.Activation | None = None
         self._directory = directory
@@ -177,11 +177,19 @@ class Driver:
         total, kept = total_and_reserved(
             facts, None if memory is None else parse_size(memory), None if reserved is None else parse_size(reserved)
         )
+        now = self.sync()
         with self.lock:
             if uuid is not None and any(gpu.uuid == uuid for gpu in self._order):
                 raise InvalidValue(f"add_gpu(uuid={uuid!r}): a GPU of this driver has that UUID already")
             gpu = Gpu(
-                self, facts, slot=len(self._order), handle=next(_handles), uuid=uuid, total=total, reserved=kept
+                self,
+                facts,
+                slot=len(self._order),
+                handle=next(_handles),
+                uuid=uuid,
+                total=total,
+                reserved=kept,
+                added_ns=now,
             )
             self._order.append(gpu)
             self.handles[gpu.handle] = gpu
@@ -347,7 +355,7 @@ class Driver:
 
     def bury(self, process: Process, now_ns: int) -> None:
         """Marks a process dead at a time, and tells those who listen."""
-        gpus = list(process._held)
+        gpus = [gpu for gpu in self.enumerated if gpu.presence is Presence.PRESENT]
         free_before = {gpu.uuid: gpu.memory_at(now_ns).free for gpu in gpus}
         others = {
             gpu.uuid: {other.pid: size for other, size in gpu.processes_at(now_ns) if other is not process}
@@ -356,7 +364,7 @@ class Driver:
         with self.lock:
             if not process.remember_death(now_ns):
                 return
-            held = {gpu.uuid: size for gpu, size in process._held.items()}
+            held = {gpu.uuid: size for gpu, size in process._held.items() if gpu.uuid in free_before}
         death = Death(process.pid, now_ns, held, free_before, others)
         for listener in list(self._listeners):
             try:
@@ -379,8 +387,7 @@ class Driver:
 
     def sync(self) -> int:
         """Brings the state up to date, and returns the time it is now of, in nanoseconds on the driver's clock."""
-        as_of: int | None = getattr(self._event, "now_ns", None)
-        if as_of is not None:
+        if self._as_of and (as_of := self._as_of.get(_thread.get_ident())) is not None:
             return as_of
         now = self.clock.monotonic_ns()
         if self._agenda and self._agenda[0][0] <= now:
@@ -399,13 +406,13 @@ class Driver:
                 if not self._agenda or self._agenda[0][0] > now_ns:
                     return
                 deadline, _, call = heapq.heappop(self._agenda)
-            self._event.now_ns = deadline
+            self._as_of[_thread.get_ident()] = deadline
             try:
                 call()
             except BaseException as error:
                 self._errors.append(error)
             finally:
-                self._event.now_ns = None
+                del self._as_of[_thread.get_ident()]
 
     def _notice_deaths(self, now_ns: int) -> None:
         for process in self._watch.dead():
@@ -455,10 +462,14 @@ class Driver:
 
     def faults(self, via: str, name: str, gpu_uuids: frozenset[str] | None) -> tuple[Fault, ...]:
         """Counts one call against every injected fault, and returns those that meet it."""
+        return tuple(one.fault for one in self.injections_met(via, name, gpu_uuids))
+
+    def injections_met(self, via: str, name: str, gpu_uuids: frozenset[str] | None) -> tuple[Injection, ...]:
+        """As `faults`, for front ends that report many GPUs in one call and have to know which one is meant."""
         if not self._injections:
             return ()
         with self.lock:
-            return tuple(one.fault for one in self._injections if one.meets(via, name, gpu_uuids))
+            return tuple(one for one in self._injections if one.meets(via, name, gpu_uuids))
 
     @property
     def calls(self) -> list[Call]:

@@ -64,6 +64,7 @@ class Gpu:
         "_holders",
         "_presence",
         "activity",
+        "added_ns",
         "driver",
         "handle",
         "minor_number",
@@ -78,12 +79,23 @@ class Gpu:
     )
 
     def __init__(
-        self, driver: Driver, profile: Profile, *, slot: int, handle: int, uuid: str | None, total: int, reserved: int
+        self,
+        driver: Driver,
+        profile: Profile,
+        *,
+        slot: int,
+        handle: int,
+        uuid: str | None,
+        total: int,
+        reserved: int,
+        added_ns: int = 0,
     ) -> None:
         digest = hashlib.sha256(f"{profile.name}/{slot}".encode()).hexdigest()
         self.driver = driver
         self.profile = profile
         self.handle = handle
+        self.added_ns = added_ns
+        """When it was added, on the driver's clock: it has used energy since then."""
         self.uuid = uuid or "GPU-" + "-".join((digest[:8], digest[8:12], digest[12:16], digest[16:20], digest[20:32]))
         self.serial = f"{int(digest[32:44], 16) % 10**13:013d}" if profile.has_serial else None
         self.minor_number = slot
@@ -202,7 +214,8 @@ def total_and_reserved(profile: Profile, total: int | None, reserved: int | None
     """Bytes, with the profile's figures where none are given. Raises InvalidValue where nothing would be left."""
     facts = profile.memory
     if reserved is None:
-        reserved = facts.reserved_mib * MIB if total is None else min(facts.reserved_mib * MIB, total // 50)
+        kept = round(facts.reserved_mib * MIB)
+        reserved = kept if total is None else min(kept, total // 50)
     if total is None:
         total = facts.total_mib * MIB
     if reserved >= total:

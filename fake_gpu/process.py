@@ -30,8 +30,8 @@ KILL_PATIENCE_S = 5.0
 class Death:
     """What the driver tells those who listen (`Driver.on_death`): who died, when, and what it held.
 
-    All mappings are by GPU UUID; sizes in bytes. `free_before` is what was free an instant before the death, `others`
-    what each other living process held then.
+    All mappings are by GPU UUID; sizes in bytes. `held` is of the GPUs that clients see; `free_before` is what was free
+    an instant before the death on every such GPU, `others` what each other living process held there then.
     """
 
     pid: int

@@ -27,10 +27,10 @@ class _Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class Memory(_Table, kw_only=True):
-    """MiB, as nvidia-smi shows them. `bus_width` in bits."""
+    """MiB; nvidia-smi rounds them up. `bus_width` in bits."""
 
     total_mib: Positive
-    reserved_mib: Count
+    reserved_mib: Annotated[float, msgspec.Meta(ge=0)]
     bar1_mib: Positive
     bus_width: Positive | None = None
 
@@ -146,7 +146,7 @@ def read_profile(path: Path) -> Profile:
         raise InvalidValue(f"the GPU profile {path} is not valid: {error}") from error
     if profile.memory.reserved_mib >= profile.memory.total_mib:
         raise InvalidValue(
-            f"the GPU profile {path} is not valid: memory.reserved_mib ({profile.memory.reserved_mib}) leaves nothing "
+            f"the GPU profile {path} is not valid: memory.reserved_mib ({profile.memory.reserved_mib:g}) leaves nothing "
             f"of memory.total_mib ({profile.memory.total_mib})"
         )
     if not profile.power.min_limit <= profile.power.default_limit <= profile.power.max_limit:

@@ -146,7 +146,7 @@ class Ramp:
             return next(time for time, share in zip(self._times_ns, self._shares, strict=True) if share == last)
         if self._shape == "half_life":
             # held * 2**-x < 1 from x = log2(held) on; one nanosecond more covers the rounding of the logarithm.
-            return self._after_ns + (math.ceil(math.log2(held) * self._span_ns) + 1 if held > 1 else 0)
+            return self._after_ns + (math.ceil(math.log2(held) * self._span_ns) + 1 if held else 0)
         return self._after_ns + self._span_ns
 
     def __repr__(self) -> str:

@@ -151,8 +151,12 @@ static void *target(const struct function *function, const uint64_t *words, unsi
             *room = size >= 4 && size <= argument->size ? size : 4;
         }
         break;
+    case INOUT_ARRAY: { /* its count is an int, and what a negative one counts must not be read */
+        int32_t count = (int32_t)words[argument->reference];
+        *room = count > 0 ? bounded((uint32_t)count, argument->size) : 0;
+        break;
+    }
     case ARRAY_BY_VALUE:
-    case INOUT_ARRAY:
         *room = bounded((uint32_t)words[argument->reference], argument->size);
         break;
     case ARRAY_BY_POINTER: {

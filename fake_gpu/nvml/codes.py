@@ -78,10 +78,12 @@ TEXTS: dict[int, str] = {
 class NvmlError(Exception):
     """What an NVML function's Python code raises to answer with an error, and what it writes all the same.
 
-    `outs` is as the function would return it: INSUFFICIENT_SIZE tells how much room is wanted.
+    `outs` is as the function would return it: INSUFFICIENT_SIZE tells how much room is wanted. `delay_ns`: the answer
+    comes that many nanoseconds later on the driver's clock, as a wait that times out.
     """
 
-    def __init__(self, name: str, outs: object = None) -> None:
+    def __init__(self, name: str, outs: bytes | tuple[bytes | None, ...] | None = None, *, delay_ns: int = 0) -> None:
         super().__init__(name)
         self.code = CODES[name]
         self.outs = outs
+        self.delay_ns = delay_ns

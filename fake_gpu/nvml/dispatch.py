@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
+from itertools import chain, repeat
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from fake_gpu.errors import FakeGpuError
-from fake_gpu.gpu import Gpu, Presence
+from fake_gpu.fault import Fault
+from fake_gpu.gpu import Presence
 from fake_gpu.nvml.abi import INPUTS, OUTPUTS, Argument, Function, Kind, functions
 from fake_gpu.nvml.codes import CODES, NvmlError
 
@@ -28,11 +30,10 @@ _U32 = struct.Struct("<I")
 _U64 = struct.Struct("<Q")
 _ZERO = _U32.pack(0)
 _ARRAYS = frozenset({Kind.ARRAY_BY_VALUE, Kind.ARRAY_BY_POINTER, Kind.NESTED})
-_UNKNOWN = CODES["UNKNOWN"]
-_UNINITIALIZED = CODES["UNINITIALIZED"]
 
-Outs = None | bytes | tuple[bytes | None, ...]
+Outs = bytes | tuple[bytes | None, ...] | None
 Handler = Callable[..., Outs]
+_H = TypeVar("_H", bound=Handler)
 
 
 class BadRequest(FakeGpuError):
@@ -45,23 +46,28 @@ class Session:
 
     pid: int
     initialised: int = 0
+    event_sets: set[int] = field(default_factory=set)
 
 
-@dataclass(frozen=True, slots=True)
 class Call:
-    """What every function's Python code is given first."""
+    """What every function's Python code is given first: the driver, the client's session, and the time.
 
-    driver: Driver
-    session: Session
-    now_ns: int
-    """The time that all of this call's answer is of; the driver has been brought up to date to it."""
+    `now_ns` is the time that all of this call's answer is of; the driver has been brought up to date to it.
+    """
+
+    __slots__ = ("driver", "now_ns", "session")
+
+    def __init__(self, driver: Driver, session: Session, now_ns: int) -> None:
+        self.driver = driver
+        self.session = session
+        self.now_ns = now_ns
 
 
 _registry: dict[str, Handler] = {}
 _without_init: set[str] = set()
 
 
-def nvml(*names: str, without_init: bool = False) -> Callable[[Handler], Handler]:
+def nvml(*names: str, without_init: bool = False) -> Callable[[_H], _H]:
     """Makes a Python function the implementation of NVML functions.
 
     It is called with a Call and, for each argument in the table's order: a Gpu for a device, an int for another value
@@ -70,7 +76,7 @@ def nvml(*names: str, without_init: bool = False) -> Callable[[Handler], Handler
     in order (one: bare; None: leave it as it is), or raises NvmlError.
     """
 
-    def register(handler: Handler) -> Handler:
+    def register(handler: _H) -> _H:
         for name in names:
             if name in _registry:
                 raise ValueError(f"{name} is implemented twice")
@@ -85,21 +91,31 @@ def nvml(*names: str, without_init: bool = False) -> Callable[[Handler], Handler
 class Entry:
     """One function of the table, ready to be called."""
 
-    __slots__ = ("arguments", "code_when_missing", "fixed", "handler", "name", "needs_init", "simple_reply")
+    __slots__ = ("all_written", "arguments", "devices", "fixed", "handler", "name", "needs_init", "reply", "values")
 
     def __init__(self, function: Function) -> None:
         self.name = function.name
         self.arguments = function.arguments
         self.handler = _registry.get(function.name)
         self.needs_init = function.name not in _without_init
-        # Most functions take plain values and write through plain pointers: one unpack reads such a request.
-        plain = all(argument.kind in (Kind.VALUE, Kind.OUT) for argument in function.arguments)
-        layout = "".join("Q" if argument.kind is Kind.VALUE else "I" for argument in function.arguments)
+        self.devices = tuple(place for place, one in enumerate(function.arguments) if one.type == "device")
+        """The handler's arguments that are handles of GPUs; they come before anything that has no parameter."""
+        written = [one for one in function.arguments if one.kind in OUTPUTS]
+        self.all_written = [True] * len(written)
+        # Most functions take unsigned integers and then write through pointers: one unpack reads such a request.
+        self.values = sum(one.kind is Kind.VALUE and one.type != "i32" for one in function.arguments)
+        plain = all(one.kind is Kind.OUT for one in function.arguments[self.values :])
+        layout = "Q" * self.values + "I" * len(written)
         self.fixed = struct.Struct("<" + layout) if plain else None
-        written = [argument for argument in function.arguments if argument.kind in OUTPUTS]
-        self.simple_reply: struct.Struct | None = None
-        if plain and len(written) == 1:
-            self.simple_reply = struct.Struct(f"<II{written[0].size}s")
+        self.reply = struct.Struct(f"<II{written[0].size}s") if plain and len(written) == 1 else None
+
+    def decode(self, request: bytes) -> tuple[list[Any], list[bool], bool]:
+        """The handler's arguments, which written pointers are not NULL, and whether one is NULL that must not be."""
+        if self.fixed is not None and len(request) == self.fixed.size:
+            words = self.fixed.unpack(request)
+            if NULL not in words:
+                return list(words[: self.values]), self.all_written, False
+        return _decode(self, request)
 
 
 class Nvml:
@@ -110,6 +126,8 @@ class Nvml:
 
         implementation.load()
         self._driver = driver
+        self._handles = driver.handles
+        self._log = driver.log.write
         self._entries = _entries()
 
     def call(self, index: int, request: bytes, session: Session) -> tuple[bytes, int]:
@@ -123,48 +141,52 @@ class Nvml:
         except IndexError:
             raise BadRequest(f"there is no NVML function number {index}") from None
         now = driver.sync()
+        values, present, missing = entry.decode(request)
+        faults: tuple[Fault, ...] = ()
         delay = 0
-        gpu: Gpu | None = None
-        faults: tuple[Any, ...] = ()
-        present: list[Argument] = []
-        code, outs = 0, None
         try:
-            values, present, missing = _decode(entry, request)
             if entry.needs_init and not session.initialised:
                 raise NvmlError("UNINITIALIZED")
             if missing:
                 raise NvmlError("INVALID_ARGUMENT")
-            if entry.arguments and entry.arguments[0].type == "device":
-                gpu = values[0] = self._gpu(values[0])
+            for place in entry.devices:
+                gpu = values[place] = self._handles.get(values[place])
+                if gpu is None:
+                    raise NvmlError("INVALID_ARGUMENT")
+            code, outs = 0, None
             if driver.has_faults:
-                faults = driver.faults("nvml", entry.name, None if gpu is None else frozenset((gpu.uuid,)))
-                for fault in faults:
-                    if fault.kind == "hang":
-                        delay = NEVER
-                    elif fault.kind == "slow" and delay != NEVER:
-                        delay += fault.delay_ns
-                    elif fault.kind == "nvml":
-                        code = fault.code
-            if gpu is not None and gpu.presence is not Presence.PRESENT:
-                raise NvmlError("GPU_IS_LOST")
+                gpus = [values[place] for place in entry.devices]
+                faults = driver.faults("nvml", entry.name, frozenset(gpu.uuid for gpu in gpus) if gpus else None)
+                delay, code = _effect(faults)
+            for place in entry.devices:
+                if values[place].presence is not Presence.PRESENT:
+                    raise NvmlError("GPU_IS_LOST")
             if code == 0:
                 if entry.handler is None:
                     raise NvmlError("NOT_SUPPORTED")
                 outs = entry.handler(Call(driver, session, now), *values)
         except NvmlError as error:
             code, outs = error.code, error.outs
-        driver.log.write(
-            ("nvml", entry.name, session.pid, now, None if delay == NEVER else code, faults, entry.handler is not None)
-        )
-        if code == 0 and entry.simple_reply is not None and outs.__class__ is bytes:
-            return entry.simple_reply.pack(0, len(outs), outs), delay
+            if error.delay_ns and delay != NEVER:
+                delay += error.delay_ns
+        answered = None if delay == NEVER else code
+        self._log(("nvml", entry.name, session.pid, now, answered, faults, entry.handler is not None))
+        if entry.reply is not None and code == 0 and outs.__class__ is bytes:
+            return entry.reply.pack(0, len(outs), outs), delay
         return _encode(code, outs, present), delay
 
-    def _gpu(self, handle: int) -> Gpu:
-        gpu = self._driver.handles.get(handle)
-        if gpu is None:
-            raise NvmlError("INVALID_ARGUMENT")
-        return gpu
+
+def _effect(faults: tuple[Fault, ...]) -> tuple[int, int]:
+    """What faults do to one call: the delay of its answer in nanoseconds, or NEVER, and the return code."""
+    delay = code = 0
+    for fault in faults:
+        if fault.kind == "hang":
+            delay = NEVER
+        elif fault.kind == "slow" and delay != NEVER:
+            delay += fault.delay_ns
+        elif fault.kind == "nvml":
+            code = fault.code
+    return delay, code
 
 
 def failure(name: str) -> bytes:
@@ -172,30 +194,10 @@ def failure(name: str) -> bytes:
     return _U32.pack(CODES[name])
 
 
-def _decode(entry: Entry, request: bytes) -> tuple[list[Any], list[Argument], bool]:
-    """The handler's arguments, the written pointers that are not NULL, and whether one is NULL that must not be."""
-    if entry.fixed is not None:
-        try:
-            words = entry.fixed.unpack(request)
-        except struct.error:
-            raise BadRequest(f"{entry.name}: {len(request)} bytes where {entry.fixed.size} belong") from None
-        values: list[Any] = []
-        present: list[Argument] = []
-        missing = False
-        for argument, word in zip(entry.arguments, words, strict=True):
-            if argument.kind is Kind.VALUE:
-                values.append(word if argument.type != "i32" else _signed(word))
-            elif word == NULL:
-                missing = True
-            else:
-                present.append(argument)
-        return values, present, missing
-    return _decode_walking(entry, request)
-
-
-def _decode_walking(entry: Entry, request: bytes) -> tuple[list[Any], list[Argument], bool]:
+def _decode(entry: Entry, request: bytes) -> tuple[list[Any], list[bool], bool]:
+    """What `Entry.decode` returns, argument by argument."""
     values: list[Any] = []
-    present: list[Argument] = []
+    present: list[bool] = []
     missing = False
     at = 0
     try:
@@ -209,8 +211,8 @@ def _decode_walking(entry: Entry, request: bytes) -> tuple[list[Any], list[Argum
             at += 4
             null = length == NULL
             missing = missing or (null and argument.kind not in _ARRAYS)
-            if not null and argument.kind in OUTPUTS:
-                present.append(argument)
+            if argument.kind in OUTPUTS:
+                present.append(not null)
             data = b""
             if not null and argument.kind in INPUTS:
                 data = request[at : at + length]
@@ -241,14 +243,12 @@ def _signed(word: int) -> int:
     return word - (1 << 32) if word & 0x8000_0000 else word
 
 
-def _encode(code: int, outs: Outs, present: list[Argument]) -> bytes:
-    if outs is None:
-        return _U32.pack(code) + _ZERO * len(present)
-    parts = iter((outs,) if isinstance(outs, bytes) else outs)
+def _encode(code: int, outs: Outs, present: list[bool]) -> bytes:
+    parts = chain((outs,) if isinstance(outs, bytes) else outs or (), repeat(None))
     pieces = [_U32.pack(code)]
-    for _ in present:
-        part = next(parts, None) or b""
-        pieces += (_U32.pack(len(part)), part)
+    for there, part in zip(present, parts, strict=False):
+        if there:
+            pieces += (_U32.pack(len(part)), part) if part else (_ZERO,)
     return b"".join(pieces)
 
 

@@ -5,4 +5,18 @@ from __future__ import annotations
 
 def load() -> None:
     """Registers all implemented functions. Cheap after the first time."""
-    from fake_gpu.nvml import life  # noqa: F401  # imported for its registrations
+    from fake_gpu.nvml import (  # noqa: F401  # imported for their registrations
+        absent,
+        activity,
+        clocks,
+        errors,
+        events,
+        field_values,
+        identity,
+        life,
+        links,
+        memory,
+        power,
+        processes,
+        system,
+    )

@@ -23,6 +23,12 @@ _CALLBACK = ctypes.CFUNCTYPE(
     ctypes.c_int64, ctypes.c_uint32, ctypes.c_void_p, ctypes.c_uint32, ctypes.c_void_p, ctypes.c_uint32
 )
 
+# As ctypes.string_at and memmove, without a layer of Python and without letting go of the GIL for a dozen bytes.
+_bytes_at = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_void_p, ctypes.c_ssize_t)(
+    ("PyBytes_FromStringAndSize", ctypes.pythonapi)
+)
+_copy = ctypes.PYFUNCTYPE(None, ctypes.c_void_p, ctypes.c_char_p, ctypes.c_size_t)(("memcpy", ctypes.PyDLL(None)))
+
 # Where drivers install the real library: distributions, NVIDIA's installer, WSL, containers, NixOS.
 _REAL_DIRECTORIES = (
     f"/usr/lib/{os.uname().machine}-linux-gnu",
@@ -75,12 +81,14 @@ class InProcess:
         if driver is None:
             return -1
         try:
-            answer, delay = driver.nvml.call(index, ctypes.string_at(request, size), self.session)
+            answer, delay = driver.nvml.call(index, _bytes_at(request, size), self.session)
             if delay:
                 driver.clock.wait(driver.closed, None if delay == NEVER else driver.clock.monotonic_ns() + delay)
                 if driver.closed.is_set():
                     answer = failure("DRIVER_NOT_LOADED")
-            ctypes.memmove(reply, answer, min(len(answer), room))
+            if len(answer) > room:
+                return -1
+            _copy(reply, answer, len(answer))
             return len(answer)
         except BaseException as error:
             driver.keep(error)

@@ -2,46 +2,109 @@
 
 from __future__ import annotations
 
-import struct
+import re
+from collections.abc import Callable
 
+from fake_gpu.gpu import Gpu, Presence
 from fake_gpu.nvml.codes import NvmlError
 from fake_gpu.nvml.dispatch import Call, nvml
-from fake_gpu.gpu import Gpu
+from fake_gpu.nvml.pack import expect_version, one_of, u32, u64
 
-_U32 = struct.Struct("<I")
-_HANDLE = struct.Struct("<Q")
+_UUID_ASCII, _UUID_BINARY = 1, 2
+
+# domain:bus:device.function, domain:bus:device, or bus:device.function, as nvml.h says; hexadecimal of any length.
+_BUS_ID = re.compile(
+    r"(?:(?P<domain>[0-9a-f]{1,8}):)?(?P<bus>[0-9a-f]{1,2}):(?P<device>[0-9a-f]{1,2})(?:\.(?P<function>[0-9a-f]))?",
+    re.IGNORECASE,
+)
 
 
 @nvml("nvmlInit", "nvmlInit_v2", without_init=True)
 def init(call: Call) -> None:
-    call.session.initialised += 1
+    with call.driver.lock:
+        call.session.initialised += 1
 
 
 @nvml("nvmlInitWithFlags", without_init=True)
 def init_with_flags(call: Call, flags: int) -> None:
-    call.session.initialised += 1
+    init(call)
 
 
 @nvml("nvmlShutdown")
 def shutdown(call: Call) -> None:
-    call.session.initialised -= 1
+    session = call.session
+    with call.driver.lock:
+        session.initialised -= 1
+        if not session.initialised:
+            session.event_sets.clear()
 
 
 @nvml("nvmlDeviceGetCount", "nvmlDeviceGetCount_v2")
 def device_count(call: Call) -> bytes:
-    return _U32.pack(len(call.driver.enumerated))
+    """Cards that fell off the bus are still counted."""
+    return u32(len(call.driver.enumerated))
+
+
+@nvml("nvmlUnitGetCount", "nvmlGetExcludedDeviceCount")
+def none_of_these(call: Call) -> bytes:
+    """S-class enclosures, and GPUs hidden from the driver: this machine has none."""
+    return u32(0)
+
+
+@nvml("nvmlUnitGetHandleByIndex", "nvmlGetExcludedDeviceInfoByIndex")
+def no_such_index(call: Call, index: int) -> None:
+    raise NvmlError("INVALID_ARGUMENT")
+
+
+def _handle(gpu: Gpu) -> bytes:
+    if gpu.presence is Presence.LOST:
+        raise NvmlError("GPU_IS_LOST")
+    return u64(gpu.handle)
+
+
+def _find(call: Call, matches: Callable[[Gpu], bool]) -> bytes:
+    for gpu in call.driver.enumerated:
+        if matches(gpu):
+            return _handle(gpu)
+    raise NvmlError("NOT_FOUND")
 
 
 @nvml("nvmlDeviceGetHandleByIndex", "nvmlDeviceGetHandleByIndex_v2")
 def handle_by_index(call: Call, index: int) -> bytes:
     gpus = call.driver.enumerated
-    if index >= len(gpus):
+    return _handle(gpus[one_of(index, len(gpus))])
+
+
+@nvml("nvmlDeviceGetHandleByUUID")
+def handle_by_uuid(call: Call, uuid: str) -> bytes:
+    if not uuid:
         raise NvmlError("INVALID_ARGUMENT")
-    return _HANDLE.pack(gpus[index].handle)
+    return _find(call, lambda gpu: gpu.uuid == uuid)
 
 
-@nvml("nvmlDeviceGetMemoryInfo")
-def memory_info(call: Call, gpu: Gpu) -> bytes:
-    """The first version of this call counts what is reserved as used."""
-    total, reserved, used, free = gpu.memory_at(call.now_ns)
-    return struct.pack("<QQQ", total, free, used + reserved)
+@nvml("nvmlDeviceGetHandleByUUIDV")
+def handle_by_uuid_structure(call: Call, request: bytes) -> bytes:
+    expect_version(request, 52)
+    kind, value = int.from_bytes(request[4:8], "little"), request[8:]
+    if kind == _UUID_ASCII:
+        return handle_by_uuid(call, value[:41].split(b"\0")[0].decode("utf-8", "replace"))
+    if kind == _UUID_BINARY:
+        digits = value[:16].hex()
+        return _find(call, lambda gpu: gpu.uuid.removeprefix("GPU-").replace("-", "").lower() == digits)
+    raise NvmlError("INVALID_ARGUMENT")
+
+
+@nvml("nvmlDeviceGetHandleBySerial")
+def handle_by_serial(call: Call, serial: str) -> bytes:
+    if not serial:
+        raise NvmlError("INVALID_ARGUMENT")
+    return _find(call, lambda gpu: gpu.serial == serial)
+
+
+@nvml("nvmlDeviceGetHandleByPciBusId", "nvmlDeviceGetHandleByPciBusId_v2")
+def handle_by_bus_id(call: Call, bus_id: str) -> bytes:
+    found = _BUS_ID.fullmatch(bus_id)
+    if found is None or (found["domain"] is None and found["function"] is None):
+        raise NvmlError("INVALID_ARGUMENT")
+    domain, bus, device, function = (int(part or "0", 16) for part in found.groups())
+    return _find(call, lambda gpu: (gpu.pci_domain, gpu.pci_bus, gpu.pci_device, 0) == (domain, bus, device, function))

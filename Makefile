@@ -1,0 +1,45 @@
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# Natives are compiled when the package is installed: a change to what they are made of installs it again.
+SOURCES := pyproject.toml build_natives.py $(wildcard fake_gpu/native/*.[ch]) fake_gpu/native/generate.py \
+	fake_gpu/nvml/abi.py fake_gpu/nvml/codes.py fake_gpu/nvml/functions.txt fake_gpu/nvml/structs.txt
+JOBS ?= auto
+
+.PHONY: demo test lint format bench clean help
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make demo    the race, its cost and its cure, on this screen"
+	@echo "make test    ruff, mypy --strict and the tests (JOBS=auto: on all cores)"
+	@echo "make bench   what things cost, as ratios in one run"
+	@echo "make lint    ruff and mypy alone;  make format  mends what ruff can mend;  make clean  removes what was made"
+
+$(VENV)/made: $(SOURCES)
+	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed; this is " + sys.version.split()[0] + ". Set PYTHON=python3.12, say.") if sys.version_info < (3, 11) else None'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check "pip>=25.1"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[lab]" --group dev
+	touch $@
+
+demo: $(VENV)/made
+	$(BIN)/vramsettle demo
+
+lint: $(VENV)/made
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/made
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+test: lint
+	$(BIN)/python -m pytest -n $(JOBS)
+
+bench: $(VENV)/made
+	$(BIN)/python -m bench
+
+clean:
+	rm -rf $(VENV) build dist fake_gpu/native/bin .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -prune -exec rm -rf {} +

@@ -1,0 +1,86 @@
+"""Clocks in MHz, and why they are not higher."""
+
+from __future__ import annotations
+
+from fake_gpu.gpu import Gpu
+from fake_gpu.nvml.codes import NvmlError
+from fake_gpu.nvml.dispatch import Call, nvml
+from fake_gpu.nvml.pack import counted, one_of, u32, u64
+from fake_gpu.profile import Clock
+from fake_gpu.smi.derived import clock_mhz, is_idle
+
+_DOMAINS = 4
+_IDS = 4
+_CURRENT, _CUSTOMER_BOOST = 0, 3
+_STEP_MHZ = 15
+"""Between the graphics clocks that a card can be set to: a T4's list goes 1590, 1575, 1560 …"""
+_REASON_IDLE = 0x1
+_ALL_REASONS = 0x1FF
+
+
+def _domain(gpu: Gpu, domain: int) -> Clock:
+    clocks = gpu.profile.clocks
+    return (clocks.graphics, clocks.sm, clocks.memory, clocks.video)[one_of(domain, _DOMAINS)]
+
+
+@nvml("nvmlDeviceGetClockInfo")
+def clock(call: Call, gpu: Gpu, domain: int) -> bytes:
+    return u32(clock_mhz(gpu, _domain(gpu, domain)))
+
+
+@nvml("nvmlDeviceGetMaxClockInfo")
+def highest_clock(call: Call, gpu: Gpu, domain: int) -> bytes:
+    return u32(_domain(gpu, domain).max)
+
+
+@nvml("nvmlDeviceGetMaxCustomerBoostClock")
+def customer_boost_clock(call: Call, gpu: Gpu, domain: int) -> bytes:
+    if gpu.profile.brand == "geforce":
+        raise NvmlError("NOT_SUPPORTED")
+    return u32(_domain(gpu, domain).max)
+
+
+@nvml("nvmlDeviceGetClock")
+def clock_by_id(call: Call, gpu: Gpu, domain: int, kind: int) -> bytes:
+    _domain(gpu, domain)
+    if one_of(kind, _IDS) == _CURRENT:
+        return clock(call, gpu, domain)
+    if kind == _CUSTOMER_BOOST:
+        return customer_boost_clock(call, gpu, domain)
+    return applications_clock(call, gpu, domain)
+
+
+@nvml("nvmlDeviceGetApplicationsClock", "nvmlDeviceGetDefaultApplicationsClock")
+def applications_clock(call: Call, gpu: Gpu, domain: int) -> bytes:
+    """Drivers since 580 have none any more; `nvidia-smi` of such a driver prints that they are deprecated."""
+    _domain(gpu, domain)
+    raise NvmlError("DEPRECATED")
+
+
+@nvml("nvmlDeviceGetSupportedMemoryClocks")
+def memory_clocks(call: Call, gpu: Gpu, count: int, room: int | None) -> tuple[bytes, bytes]:
+    choices = gpu.profile.clocks.supported_memory
+    if not choices:
+        raise NvmlError("NOT_SUPPORTED")
+    return counted([u32(mhz) for mhz in choices], count, room)
+
+
+@nvml("nvmlDeviceGetSupportedGraphicsClocks")
+def graphics_clocks(call: Call, gpu: Gpu, memory_mhz: int, count: int, room: int | None) -> tuple[bytes, bytes]:
+    clocks = gpu.profile.clocks
+    if not clocks.supported_memory:
+        raise NvmlError("NOT_SUPPORTED")
+    if memory_mhz not in clocks.supported_memory:
+        raise NvmlError("NOT_FOUND")
+    choices = range(clocks.graphics.max, clocks.graphics.idle - 1, -_STEP_MHZ)
+    return counted([u32(mhz) for mhz in choices], count, room)
+
+
+@nvml("nvmlDeviceGetCurrentClocksEventReasons", "nvmlDeviceGetCurrentClocksThrottleReasons")
+def event_reasons(call: Call, gpu: Gpu) -> bytes:
+    return u64(_REASON_IDLE if is_idle(gpu) else 0)
+
+
+@nvml("nvmlDeviceGetSupportedClocksEventReasons", "nvmlDeviceGetSupportedClocksThrottleReasons")
+def possible_event_reasons(call: Call, gpu: Gpu) -> bytes:
+    return u64(_ALL_REASONS)

@@ -1,0 +1,119 @@
+"""`-h`, and the lists of fields: in our words, in the shape that scripts look for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+from fake_gpu.smi import query_apps, query_gpu
+from fake_gpu.smi.arguments import HELP
+from fake_gpu.smi.columns import Column
+from fake_gpu.smi.run import Output, Run
+
+_USAGE: Final = """\
+NVIDIA System Management Interface -- v{version}
+
+This nvidia-smi belongs to a fake driver. What is listed here answers as the real
+one does; anything else is refused like a bad option, and the driver's log of calls
+says so.
+
+nvidia-smi [OPTION1 [ARG1]] [OPTION2 [ARG2]] ...
+
+    -h,   --help                Print this text and exit.
+
+          --version             Print the versions of driver, NVML and CUDA and exit.
+
+  LIST OPTIONS:
+
+    -L,   --list-gpus           One line for each GPU: index, name, UUID.
+
+  SUMMARY OPTIONS:
+
+    <no arguments>              A table of the GPUs and of the processes on them.
+
+    [plus any of]
+
+    -i,   --id=                 Only these GPUs: index, UUID, serial number or PCI
+                                bus id, or several of them with commas between.
+
+  SELECTIVE QUERY OPTIONS:
+
+    [one of]
+
+    --query-gpu=                The named properties of each GPU.
+                                --help-query-gpu lists the names.
+    --query-compute-apps=       The named properties of each compute process.
+                                --help-query-compute-apps lists the names.
+
+    [mandatory]
+
+    --format=                   csv, and with commas between any of
+                                  noheader - without the line of names
+                                  nounits - numbers without their units
+
+    [plus any of]
+
+    -i,   --id=                 Only these GPUs, as above.
+"""
+
+_LIST: Final = 'List of valid properties to query for the switch "--{switch}":\n'
+
+_UNITS: Final = {
+    "MiB": "Memory in MiB.",
+    "%": "A percentage.",
+    "W": "Power in watts.",
+    "MHz": "A clock in MHz.",
+    "us": "A time in microseconds.",
+    "ms": "A time in milliseconds.",
+}
+
+_MEANINGS: Final = {
+    "timestamp": "Local time of the query, such as 2026/07/03 22:10:46.109.",
+    "driver_version": "Version of the display driver.",
+    "kmd_version": "Version of the kernel's part of the driver.",
+    "count": "How many GPUs there are.",
+    "index": "Place in the enumeration, from 0. It can change at a reboot.",
+    "name": "Product name.",
+    "gpu_name": "Product name.",
+    "serial": "Serial number of the board.",
+    "gpu_serial": "Serial number of the board.",
+    "uuid": "Identifier of the GPU that never changes.",
+    "gpu_uuid": "Identifier of the GPU that never changes.",
+    "pci.bus_id": "PCI address as domain:bus:device.function, in hexadecimal digits.",
+    "gpu_bus_id": "PCI address as domain:bus:device.function, in hexadecimal digits.",
+    "pstate": "Performance state, from P0 (fastest) to P15.",
+    "memory.total": "All of the memory in MiB.",
+    "memory.reserved": "What the driver and firmware keep for themselves, in MiB.",
+    "memory.used": "What contexts hold, in MiB.",
+    "memory.free": "What can be allocated, in MiB.",
+    "compute_cap": "CUDA compute capability as major.minor.",
+    "temperature.gpu": "Degrees Celsius of the core.",
+    "temperature.memory": "Degrees Celsius of the memory.",
+    "temperature.gpu.tlimit": "Degrees Celsius left until the card slows down.",
+    "pid": "Process ID.",
+    "process_name": "Name of the process.",
+    "used_gpu_memory": "What the process holds on this GPU, in MiB.",
+}
+
+
+def render(run: Run) -> Output:
+    """The text that is asked for."""
+    if run.request.mode == HELP:
+        return Output(_USAGE.format(version=run.driver.driver_version))
+    if run.request.mode == "help-query-gpu":
+        return Output(_fields("query-gpu", query_gpu.COLUMNS, query_gpu.ALIASES))
+    return Output(_fields("query-compute-apps", query_apps.COLUMNS, query_apps.ALIASES))
+
+
+def _fields(switch: str, columns: Iterable[Column], aliases: Mapping[str, str]) -> str:
+    second = {name: alias for alias, name in aliases.items()}
+    blocks = []
+    for column in columns:
+        names = f'"{column.name}"' + (f' or "{second[column.name]}"' if column.name in second else "")
+        meaning = _MEANINGS.get(column.name) or _UNITS.get(column.unit) or f"The card's {_spoken(column.name)}."
+        blocks.append(f"\n{names}\n{meaning}\n")
+    return _LIST.format(switch=switch) + "".join(blocks) + "\n"
+
+
+def _spoken(name: str) -> str:
+    return name.replace(".", ", ").replace("_", " ")

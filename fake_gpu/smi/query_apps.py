@@ -1,0 +1,64 @@
+"""`--query-compute-apps`: one line for each living process with a compute context on a reported GPU."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Final, NamedTuple
+
+from fake_gpu.gpu import Gpu
+from fake_gpu.process import Process
+from fake_gpu.smi.arguments import Request
+from fake_gpu.smi.columns import Column, choose, header_line, row_line
+from fake_gpu.smi.failures import report
+from fake_gpu.smi.run import Output, Run
+from fake_gpu.units import to_mib
+
+
+class App(NamedTuple):
+    """One process on one GPU."""
+
+    run: Run
+    gpu: Gpu
+    process: Process
+    held: int
+    """Bytes."""
+
+
+COLUMNS: Final[tuple[Column, ...]] = (
+    Column("timestamp", "", lambda app: app.run.timestamp),
+    Column("gpu_name", "", lambda app: app.gpu.name),
+    Column("gpu_bus_id", "", lambda app: app.gpu.pci_bus_id),
+    Column("gpu_serial", "", lambda app: app.gpu.serial),
+    Column("gpu_uuid", "", lambda app: app.gpu.uuid),
+    Column("pid", "", lambda app: app.process.pid),
+    Column("process_name", "", lambda app: app.process.name),
+    Column("used_gpu_memory", "MiB", lambda app: to_mib(app.held)),
+)
+
+ALIASES: Final[dict[str, str]] = {"name": "process_name", "used_memory": "used_gpu_memory"}
+
+_BY_NAME: Final[dict[str, Column]] = {column.name: column for column in COLUMNS}
+_BY_NAME.update({alias: _BY_NAME[name] for alias, name in ALIASES.items()})
+
+
+@lru_cache(maxsize=256)
+def columns_of(request: Request) -> tuple[Column, ...]:
+    """The columns that are asked for. Raises RefusedError for a field that there is not."""
+    return choose(_BY_NAME, request)
+
+
+def render(run: Run) -> Output:
+    """The whole output: without processes, the header only."""
+    columns, units = columns_of(run.request), run.request.units
+    lines = [header_line(columns)] if run.request.header else []
+    code = 0
+    for gpu in run.gpus:
+        failed = run.failure(gpu)
+        if failed:
+            text, code = report(gpu, failed)
+            lines.append(text)
+            continue
+        for process, held in gpu.processes_at(run.now_ns):
+            if process.compute_type != "G":
+                lines.append(row_line(columns, App(run, gpu, process, held), units))
+    return Output("".join(lines), code)

@@ -1,0 +1,88 @@
+"""`--query-gpu`: one line for each GPU. The fields are those of drivers 590 and 595 together."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Final
+
+from fake_gpu.smi import fields_load, fields_place
+from fake_gpu.smi.arguments import Request
+from fake_gpu.smi.columns import Column, choose, header_line, row_line
+from fake_gpu.smi.failures import report
+from fake_gpu.smi.run import Output, Reading, Run
+
+COLUMNS: Final[tuple[Column, ...]] = (
+    *fields_place.IDENTITY,
+    *fields_place.PCI,
+    *fields_place.SETUP,
+    *fields_place.CLOCK_REASONS,
+    *fields_load.MEMORY,
+    *fields_load.ERRORS,
+    *fields_load.POWER,
+    *fields_load.CLOCKS,
+    *fields_load.MODES,
+)
+
+ALIASES: Final[dict[str, str]] = {
+    "gpu_name": "name",
+    "gpu_serial": "serial",
+    "gpu_uuid": "uuid",
+    "gpu_bus_id": "pci.bus_id",
+    "inforom.image": "inforom.img",
+    "inforom.power": "inforom.pwr",
+    "gpu_operation_mode.current": "gom.current",
+    "gpu_operation_mode.pending": "gom.pending",
+    "retired_pages.sbe": "retired_pages.single_bit_ecc.count",
+    "retired_pages.dbe": "retired_pages.double_bit.count",
+    "remapped_rows.sbe": "remapped_rows.correctable",
+    "remapped_rows.dbe": "remapped_rows.uncorrectable",
+    "gpu.power.draw.average": "power.draw.average",
+    "gpu.power.draw.instant": "power.draw.instant",
+    "gpu.power.requested_limit": "power.limit",
+    "gpu.power.current_limit": "enforced.power.limit",
+    "gpu.power.default_limit": "power.default_limit",
+    "gpu.power.min_limit": "power.min_limit",
+    "gpu.power.max_limit": "power.max_limit",
+    "module.power.requested_limit": "module.power.limit",
+    "module.power.current_limit": "module.enforced.power.limit",
+    "clocks.gr": "clocks.current.graphics",
+    "clocks.sm": "clocks.current.sm",
+    "clocks.mem": "clocks.current.memory",
+    "clocks.video": "clocks.current.video",
+    "clocks.applications.gr": "clocks.applications.graphics",
+    "clocks.applications.mem": "clocks.applications.memory",
+    "clocks.default_applications.gr": "clocks.default_applications.graphics",
+    "clocks.default_applications.mem": "clocks.default_applications.memory",
+    "clocks.max.gr": "clocks.max.graphics",
+    "clocks.max.mem": "clocks.max.memory",
+    **{
+        column.name.replace("clocks_event_reasons.", "clocks_throttle_reasons."): column.name
+        for column in fields_place.CLOCK_REASONS
+        if column.name.startswith("clocks_event_reasons.")
+    },
+}
+"""Second names that --help-query-gpu gives. The header shows the first."""
+
+_BY_NAME: Final[dict[str, Column]] = {column.name: column for column in COLUMNS}
+_BY_NAME.update({alias: _BY_NAME[name] for alias, name in ALIASES.items()})
+
+
+@lru_cache(maxsize=256)
+def columns_of(request: Request) -> tuple[Column, ...]:
+    """The columns that are asked for. Raises RefusedError for a field that there is not."""
+    return choose(_BY_NAME, request)
+
+
+def render(run: Run) -> Output:
+    """The whole output. A GPU that fails has its line replaced by what is wrong with it."""
+    columns, units = columns_of(run.request), run.request.units
+    lines = [header_line(columns)] if run.request.header else []
+    code = 0
+    for gpu in run.gpus:
+        failed = run.failure(gpu)
+        if failed:
+            text, code = report(gpu, failed)
+            lines.append(text)
+        else:
+            lines.append(row_line(columns, Reading(run, gpu), units))
+    return Output("".join(lines), code)

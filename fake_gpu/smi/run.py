@@ -1,0 +1,72 @@
+"""One run of nvidia-smi, as those who print its output see it."""
+
+from __future__ import annotations
+
+import time
+from functools import cached_property
+from typing import TYPE_CHECKING, NamedTuple
+
+from fake_gpu.gpu import Presence
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from fake_gpu.driver import Driver
+    from fake_gpu.gpu import Gpu, Memory
+    from fake_gpu.smi.arguments import Request
+
+SUCCESS, LOST = 0, 15
+
+
+class Output(NamedTuple):
+    """What is printed to stdout, and the exit status."""
+
+    text: str
+    code: int = SUCCESS
+
+
+class Run:
+    """Who is asked for what, and when. Everything printed is of one time, `now_ns` on the driver's clock.
+
+    `gpus`: those it reports. `failures`: NVML errors that some of them answer with, by UUID.
+    """
+
+    def __init__(
+        self, driver: Driver, request: Request, gpus: Sequence[Gpu], now_ns: int, failures: Mapping[str, int]
+    ) -> None:
+        self.driver = driver
+        self.request = request
+        self.gpus = gpus
+        self.now_ns = now_ns
+        self._failures = failures
+
+    def failure(self, gpu: Gpu) -> int:
+        """The NVML error with which a GPU answers, 0 where it is well."""
+        if gpu.presence is not Presence.PRESENT:
+            return LOST
+        return self._failures.get(gpu.uuid, 0) if self._failures else 0
+
+    @cached_property
+    def timestamp(self) -> str:
+        """Local time as queries print it: "2026/07/03 22:10:46.109"."""
+        now = self.driver.wall_time()
+        return f"{time.strftime('%Y/%m/%d %H:%M:%S', time.localtime(now))}.{int(now * 1000) % 1000:03d}"
+
+
+class Reading:
+    """One GPU in one run: the memory that it shows is of one instant."""
+
+    __slots__ = ("_memory", "gpu", "profile", "run")
+
+    def __init__(self, run: Run, gpu: Gpu) -> None:
+        self.run = run
+        self.gpu = gpu
+        self.profile = gpu.profile
+        self._memory: Memory | None = None
+
+    @property
+    def memory(self) -> Memory:
+        """Bytes."""
+        if self._memory is None:
+            self._memory = self.gpu.memory_at(self.run.now_ns)
+        return self._memory

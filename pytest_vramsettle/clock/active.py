@@ -1,0 +1,31 @@
+"""The one place that says which clock rules this process. Time is the process's, so there can be only one."""
+
+from __future__ import annotations
+
+from _thread import get_ident
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pytest_vramsettle.clock.children import Children
+    from pytest_vramsettle.clock.engine import Engine
+
+
+class Slot:
+    __slots__ = ("children", "engine", "replaced")
+
+    def __init__(self) -> None:
+        self.engine: Engine | None = None
+        self.children: Children | None = None
+        # What the clock put its own in place of: owner, name, original.
+        self.replaced: list[tuple[object, str, object]] = []
+
+
+slot = Slot()
+
+
+def mine() -> Engine | None:
+    """The engine that the calling thread belongs to, None where it lives in real time."""
+    engine = slot.engine
+    if engine is not None and get_ident() in engine.idents:
+        return engine
+    return None

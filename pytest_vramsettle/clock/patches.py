@@ -1,0 +1,89 @@
+"""What the clock puts its own in place of, how it is put back, and with which tools it cannot share a process."""
+
+from __future__ import annotations
+
+import os
+import queue
+import selectors
+import subprocess
+import sys
+import threading
+import time
+from typing import Any
+
+from pytest_vramsettle.clock import processes, real, selecting, threads, times
+from pytest_vramsettle.clock.active import slot
+from pytest_vramsettle.clock.children import Children
+from pytest_vramsettle.clock.errors import ClockError
+
+_TIME = (times.monotonic, times.monotonic_ns, times.perf_counter, times.perf_counter_ns, times.sleep)
+
+# What the standard library bound at its own import (3.11 to 3.13).
+_EARLY: tuple[tuple[Any, str], ...] = ((threading, "_time"), (queue, "time"), (subprocess, "_time"))
+
+_PATCHES: tuple[tuple[Any, str, object], ...] = (
+    *((time, function.__name__, function) for function in _TIME),
+    *((module, name, times.monotonic) for module, name in _EARLY if vars(module).get(name) is real.monotonic),
+    (threading.Condition, "wait", threads.condition_wait),
+    (threading.Thread, "start", threads.thread_start),
+    (threading.Thread, "join", threads.thread_join),
+    (queue, "SimpleQueue", threads.SimpleQueue),
+    (selectors._PollLikeSelector, "select", selecting.poll_select),
+    (selectors.EpollSelector, "select", selecting.epoll_select),
+    (selectors.SelectSelector, "select", selecting.select_select),
+    (subprocess.Popen, "__init__", processes.popen_init),
+    (subprocess.Popen, "_wait", processes.popen_wait),
+    (subprocess.Popen, "communicate", processes.popen_communicate),
+    (os, "kill", processes.kill),
+    (os, "killpg", processes.killpg),
+    (os, "waitpid", processes.waitpid),
+)
+
+
+def refuse_conflicts() -> None:
+    """Raises `ClockError` where another tool has the time, or another clock."""
+    if slot.engine is not None:
+        raise ClockError("a virtual clock is active already: time is the whole process's, so there can be only one")
+    for name, module, active in (
+        ("freezegun", "freezegun.api", "freeze_factories"),
+        ("time-machine", "time_machine", "coordinates_stack"),
+    ):
+        if getattr(sys.modules.get(module), active, None):
+            raise ClockError(f"{name} is active: leave it before the virtual clock is entered, both rule the time")
+    for function in _TIME:
+        found = getattr(time, function.__name__)
+        if found is not function.original and found is not function:
+            raise ClockError(
+                f"time.{function.__name__} was replaced by {found!r}: the virtual clock must be entered on the real "
+                "time, before other tools, or after they have left"
+            )
+    if not real.are_real():
+        raise ClockError("time was patched by another tool when pytest_vramsettle.clock was imported: import it before")
+
+
+def install(children: Children) -> None:
+    """The caller restores, also where this raises."""
+    for owner, name, replacement in _PATCHES:
+        original = vars(owner)[name]
+        if isinstance(original, times.StandIn):
+            # Left behind by a tool that had saved it as "the original" while an earlier clock was active.
+            original = original.original
+        slot.replaced.append((owner, name, original))
+        setattr(owner, name, replacement)
+    slot.children = children
+    slot.engine = children.engine
+
+
+def restore() -> None:
+    """Idempotent. The stand-ins act as the real functions from the first line on."""
+    slot.engine = None
+    slot.children = None
+    while slot.replaced:
+        # Popped only when it is back: whatever interrupts this, the next call finishes it.
+        owner, name, original = slot.replaced[-1]
+        setattr(owner, name, original)
+        slot.replaced.pop()
+
+
+# A forked child must not run a private copy of the clock: it lives in real time.
+os.register_at_fork(after_in_child=restore)

@@ -1,0 +1,83 @@
+"""What `/proc` says about a process: its parent, its processor time, what a signal will do to it."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+# Default action: nothing, or a stop that only SIGCONT ends. The process does not die and runs no code by them.
+_HARMLESS = frozenset(
+    {
+        signal.SIGCHLD,
+        signal.SIGCONT,
+        signal.SIGSTOP,
+        signal.SIGTSTP,
+        signal.SIGTTIN,
+        signal.SIGTTOU,
+        signal.SIGURG,
+        signal.SIGWINCH,
+    }
+)
+DIES, HANDLES, IGNORES = "dies", "handles", "ignores"
+
+
+def _read(path: str) -> str:
+    try:
+        with open(path, encoding="ascii", errors="replace") as file:
+            return file.read()
+    except OSError:
+        # ProcessLookupError too: the process ended between open and read.
+        return ""
+
+
+def _stat(pid: int) -> list[str]:
+    # The name, in parentheses, may contain anything; state is the field after it (proc(5)).
+    return _read(f"/proc/{pid}/stat").rpartition(")")[2].split()
+
+
+def parent(pid: int) -> int | None:
+    stat = _stat(pid)
+    return int(stat[1]) if stat else None
+
+
+def ancestors(pid: int) -> list[int]:
+    """Parents of a process, nearest first, up to this one (excluded) or to init."""
+    found: list[int] = []
+    above = parent(pid)
+    while above is not None and above > 1 and above != os.getpid() and above not in found:
+        found.append(above)
+        above = parent(above)
+    return found
+
+
+def activity(pid: int) -> tuple[bool, int]:
+    """Whether the process or one below it runs this moment (or waits for a disk), and their processor ticks."""
+    runs, ticks = False, 0
+    below = [pid]
+    while below:
+        pid = below.pop()
+        stat = _stat(pid)
+        if not stat:
+            continue
+        runs = runs or stat[0] in ("R", "D")
+        ticks += sum(int(field) for field in stat[11:15])
+        try:
+            tasks = os.listdir(f"/proc/{pid}/task")  # noqa: PTH208  # names, not paths
+        except OSError:
+            continue
+        for task in tasks:
+            below += [int(child) for child in _read(f"/proc/{pid}/task/{task}/children").split()]
+    return runs, ticks
+
+
+def fate(pid: int, number: int) -> str:
+    """What the process will do on a signal: die of it, handle it, or ignore it."""
+    if number == signal.SIGKILL:
+        return DIES
+    status = dict(line.split(":", 1) for line in _read(f"/proc/{pid}/status").splitlines() if ":" in line)
+    bit = 1 << (number - 1)
+    if bit & (int(status.get("SigIgn", "0"), 16) | int(status.get("SigBlk", "0"), 16)):
+        return IGNORES
+    if bit & int(status.get("SigCgt", "0"), 16):
+        return HANDLES
+    return IGNORES if number in _HARMLESS else DIES

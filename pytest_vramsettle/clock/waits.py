@@ -1,0 +1,162 @@
+"""What can be in the clock's heap, and how a thread is held and let go."""
+
+from __future__ import annotations
+
+import _thread
+import math
+import os
+import select
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pytest_vramsettle.clock.engine import Engine
+
+# Why a wait is over.
+NOTIFIED = "notified"
+DUE = "due"
+READY = "ready"
+SETTLED = "settled"
+INTERRUPTED = "interrupted"
+CANCELLED = "cancelled"
+CLOSED = "closed"
+
+# What is shorter rounds to no nanosecond at all: the rest that sums of floats leave.
+HALF_NS = 0.5e-9
+# A wait this long (31 years) stands for "for ever": `threading.TIMEOUT_MAX` does.
+FOR_EVER = 1e9
+
+
+def nanoseconds(seconds: float) -> int:
+    """A duration to the nearest nanosecond, at least 1."""
+    if isinstance(seconds, int):
+        return max(1, seconds * 1_000_000_000)
+    if math.isnan(seconds):
+        raise ValueError("Invalid value NaN (not a number)")
+    return max(1, round(seconds * 1e9))
+
+
+class Due:
+    """Something that may have a deadline. `why` is None for as long as it is neither due nor over otherwise."""
+
+    __slots__ = ("deadline", "what", "why")
+
+    def __init__(self, what: str) -> None:
+        self.what = what
+        self.why: str | None = None
+        self.deadline: int | None = None
+
+
+class Callback(Due):
+    """A call that the clock makes on its way. Also the base of a client's wait, whose call is `wake`."""
+
+    __slots__ = ("call",)
+
+    def __init__(self, what: str, call: Callable[[], None]) -> None:
+        super().__init__(what)
+        self.call = call
+
+    def due(self) -> None:
+        """Called with the clock's mutex held, before `call`, which is made without it."""
+
+
+class Waiter(Due):
+    """A thread that waits. It has the face of the lock that `Condition.notify` releases."""
+
+    __slots__ = ("engine", "gate", "ident", "lasting")
+
+    # Whether it waits for file descriptors too.
+    polls = False
+
+    def __init__(self, engine: Engine, what: str, lasting: bool = False) -> None:
+        self.what = what
+        self.why = None
+        self.deadline = None
+        self.engine = engine
+        self.ident = _thread.get_ident()
+        self.gate: _thread.LockType | None = None
+        # Whether the thread goes on in real time when the clock is left; the others are ended.
+        self.lasting = lasting
+
+    def release(self) -> None:
+        """What `Condition.notify` calls: from this moment on the thread counts as running."""
+        with self.engine.mu:
+            if not self.engine.fire(self, NOTIFIED):
+                raise RuntimeError("this wait is over already")
+
+    def arm(self) -> None:
+        """Prepare to hold the thread for real. The mutex is held."""
+        self.gate = _thread.allocate_lock()
+        self.gate.acquire()
+
+    def hold(self) -> None:
+        if self.gate is not None:
+            self.gate.acquire()
+
+    def open(self) -> None:
+        """Let the thread go, if it is held. The mutex is held."""
+        if self.gate is not None:
+            self.gate.release()
+
+    def disarm(self) -> None:
+        """Give back what `arm` took. The mutex is held."""
+
+
+class PollWaiter(Waiter):
+    """A thread that waits in a selector: for descriptors as well as for the clock."""
+
+    __slots__ = ("_check", "_eventfd", "_fds")
+
+    polls = True
+
+    def __init__(self, engine: Engine, what: str, fds: list[tuple[int, int]]) -> None:
+        super().__init__(engine, what, lasting=True)
+        self._fds = fds
+        # Not the poll object that the thread blocks in: one cannot be used by two threads at once.
+        self._check = self._poll()
+        self._eventfd: int | None = None
+
+    def _poll(self) -> select.poll:
+        poll = select.poll()
+        for fd, events in self._fds:
+            poll.register(fd, events)
+        return poll
+
+    def ready(self) -> bool:
+        """Whether a descriptor is ready this moment. No jump may be made over what has already arrived."""
+        return bool(self._check.poll(0))
+
+    def arm(self) -> None:
+        self._eventfd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+
+    def hold(self) -> None:
+        if self._eventfd is None:
+            return
+        poll = self._poll()
+        poll.register(self._eventfd, select.POLLIN)
+        poll.poll()
+        if self.why is None:
+            with self.engine.mu:
+                self.engine.fire(self, READY)
+
+    def open(self) -> None:
+        if self._eventfd is not None:
+            os.eventfd_write(self._eventfd, 1)
+
+    def disarm(self) -> None:
+        if self._eventfd is not None:
+            os.close(self._eventfd)
+            self._eventfd = None
+
+
+class Member:
+    """A thread that belongs to a clock. It counts from before its start until after its `run`."""
+
+    __slots__ = ("done", "ident", "joiners", "thread")
+
+    def __init__(self, thread: threading.Thread) -> None:
+        self.thread = thread
+        self.ident: int | None = thread.ident
+        self.done = False
+        self.joiners: list[Waiter] = []

@@ -1,0 +1,82 @@
+"""The fixtures. Each is a thin wrapper over a context manager that works without pytest; all imports wait for their use."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Protocol
+
+import pytest
+
+if TYPE_CHECKING:
+    from fake_gpu import Death, Driver
+    from pytest_vramsettle.clock import VirtualClock
+    from pytest_vramsettle.kills import KillRecord
+    from pytest_vramsettle.settle import SettleResult
+
+DRIVER_KEY = pytest.StashKey["Driver"]()
+
+
+class Settle(Protocol):
+    """The `settle` fixture: `wait_for_vram_settle` with the kill record filled in; all its other arguments work."""
+
+    def __call__(self, **arguments: Any) -> SettleResult: ...
+
+
+@pytest.fixture
+def monotonic_clock() -> Iterator[VirtualClock]:
+    """A virtual monotonic clock, on which the test's waits take no real time."""
+    from pytest_vramsettle.clock import VirtualClock
+
+    with VirtualClock() as clock:
+        yield clock
+
+
+@pytest.fixture
+def fake_driver(request: pytest.FixtureRequest) -> Iterator[Driver]:
+    """A fake NVIDIA driver without GPUs, active for the test; on the virtual clock where the test asks for that too."""
+    clock = request.getfixturevalue("monotonic_clock") if "monotonic_clock" in request.fixturenames else None
+    from fake_gpu import Driver
+
+    with Driver(clock=clock) as driver:
+        request.node.stash[DRIVER_KEY] = driver
+        yield driver
+        del request.node.stash[DRIVER_KEY]
+
+
+@pytest.fixture
+def kill_record(request: pytest.FixtureRequest) -> KillRecord:
+    """A kill record. Where the test has a fake driver, it learns of each death from the driver's model, without a probe."""
+    from pytest_vramsettle.kills import KillRecord
+
+    record = KillRecord()
+    if "fake_driver" in request.fixturenames:
+        request.getfixturevalue("fake_driver").on_death(functools.partial(_record_death, record))
+    return record
+
+
+@pytest.fixture
+def settle(kill_record: KillRecord) -> Settle:
+    """The settle wait over the real nvidia-smi on PATH, with `kill_record`'s kills: `settle(max_wait=2.0)`."""
+    from pytest_vramsettle.probes import NvidiaSmiProbe
+    from pytest_vramsettle.settle import wait_for_vram_settle
+
+    def wait(**arguments: Any) -> SettleResult:
+        arguments.setdefault("probe", NvidiaSmiProbe())
+        return wait_for_vram_settle(kill_record, **arguments)
+
+    return wait
+
+
+def _record_death(record: KillRecord, death: Death) -> None:
+    from pytest_vramsettle.kills import Kill
+
+    record.add(
+        Kill(
+            frozenset({death.pid}),
+            death.when_ns,
+            held=death.held,
+            free_before=death.free_before,
+            others=death.others,
+        )
+    )

@@ -1,0 +1,39 @@
+"""What a probe answers: free memory, and who holds what. Bytes throughout; plain data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+GpuKey = str | int
+"""A GPU's UUID where the probe knows it, else its index: indices are handed out anew when cards come and go."""
+
+
+@dataclass(frozen=True, slots=True)
+class GpuReading:
+    """One GPU as one probe saw it. At least one of `index` and `uuid` is known.
+
+    `free` and `total` are bytes, None where the card does not tell (`[N/A]`: MIG parents, unified memory).
+    `holders` maps each compute process's PID to its bytes (None: the driver does not tell how many, as under WDDM);
+    it is None itself where the probe was not asked, or cannot tell.
+    """
+
+    index: int | None
+    uuid: str | None
+    free: int | None
+    total: int | None = None
+    holders: Mapping[int, int | None] | None = None
+
+    @property
+    def key(self) -> GpuKey:
+        """The UUID where it is known, else the index."""
+        if self.uuid is not None:
+            return self.uuid
+        return -1 if self.index is None else self.index
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """The answer of one probe: the GPUs, in the order in which they were reported. None at all: no GPU here."""
+
+    gpus: tuple[GpuReading, ...] = ()
