@@ -31,7 +31,7 @@ from fake_gpu.errors import DriverStateError, InvalidValue
 from fake_gpu.fault import Fault, Injection
 from fake_gpu.gpu import Gpu, Presence, total_and_reserved
 from fake_gpu.nvml.dispatch import Nvml, Session
-from fake_gpu.process import ComputeType, Death, Process, open_pidfd, process_name
+from fake_gpu.process import ComputeType, Death, Process, open_pidfd
 from fake_gpu.profile import Profile, load_profile
 from fake_gpu.ramp import DEFAULT_RECLAIM, Ramp
 from fake_gpu.units import Duration, Size, parse_duration, parse_size
@@ -310,7 +310,7 @@ class Driver:
         pidfd = open_pidfd(pid)
         return self._admit(
             Process(
-                self, "attached", pid, name or process_name(pid), held, reclaim, compute_type=compute_type, pidfd=pidfd
+                self, "attached", pid, name, held, reclaim, compute_type=compute_type, pidfd=pidfd
             )
         )
 

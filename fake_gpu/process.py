@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 ProcessKind = Literal["virtual", "spawned", "attached"]
 ComputeType = Literal["C", "G", "C+G"]
 
+NO_NAME = "[Not Found]"
+"""What nvidia-smi prints for a process that the kernel does not know."""
+
 KILL_PATIENCE_S = 5.0
 """Real seconds that `kill` waits for the kernel to reap a process: a hundred times what a loaded machine takes."""
 
@@ -47,10 +50,10 @@ class Process:
     __slots__ = (
         "_died_ns",
         "_held",
+        "_name",
         "compute_type",
         "driver",
         "kind",
-        "name",
         "pid",
         "pidfd",
         "popen",
@@ -62,7 +65,7 @@ class Process:
         driver: Driver,
         kind: ProcessKind,
         pid: int,
-        name: str,
+        name: str | None,
         held: dict[Gpu, int],
         reclaim: Ramp,
         *,
@@ -73,7 +76,7 @@ class Process:
         self.driver = driver
         self.kind: ProcessKind = kind
         self.pid = pid
-        self.name = name
+        self._name = name
         self.compute_type: ComputeType = compute_type
         self.reclaim = reclaim
         self.popen = popen
@@ -81,6 +84,18 @@ class Process:
         self.pidfd = pidfd
         self._held = held
         self._died_ns: int | None = None
+
+    @property
+    def name(self) -> str:
+        """What clients are told it is called: what was given, else what the kernel says while it lives."""
+        if self._name is None:
+            if self._died_ns is not None:
+                return NO_NAME
+            name, final = process_name(self.pid)
+            if final:
+                self._name = name
+            return name
+        return self._name
 
     # -- what it holds
 
@@ -229,13 +244,16 @@ def open_pidfd(pid: int) -> int:
         ) from error
 
 
-def process_name(pid: int) -> str:
-    """What nvidia-smi calls a process: its first argument, or its short name where it shows none."""
+def process_name(pid: int) -> tuple[str, bool]:
+    """What nvidia-smi calls a process, and whether that will stay so.
+
+    Its first argument; its short name where it shows none, as in the moment in which it is being executed.
+    """
     with contextlib.suppress(OSError):
         with open(f"/proc/{pid}/cmdline", "rb") as file:
             first = file.read(4096).split(b"\0", 1)[0].decode("utf-8", "replace")
         if first:
-            return first
+            return first, True
         with open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as file:
-            return file.read().strip()
-    return "[Not Found]"
+            return file.read().strip(), False
+    return NO_NAME, False

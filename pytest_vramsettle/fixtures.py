@@ -63,7 +63,8 @@ def settle(kill_record: KillRecord) -> Settle:
 
     def wait(**arguments: Any) -> SettleResult:
         arguments.setdefault("probe", NvidiaSmiProbe())
-        return wait_for_vram_settle(kill_record, **arguments)
+        record = None if "since_kill" in arguments else kill_record  # a stamp of the caller's own takes its place
+        return wait_for_vram_settle(record, **arguments)
 
     return wait
 

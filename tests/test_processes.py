@@ -88,16 +88,17 @@ def test_a_process_that_ignores_sigterm() -> None:
 def test_an_attached_popen_and_its_zombie() -> None:
     with Driver() as driver:
         gpu = driver.add_gpu("t4")
-        popen = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-        try:
+        with subprocess.Popen(
+            [sys.executable, "-c", "print(flush=True); input()"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        ) as popen:
             process = driver.attach(popen, {gpu: "2 GiB"}, reclaim=Ramp.never())
             assert process.alive
+            assert popen.stdout is not None
+            popen.stdout.readline()  # before it has been executed its name is that of whoever started it
             assert process.name == sys.executable
             popen.communicate(b"\n", timeout=10)
             assert not process.alive
-        finally:
-            popen.kill()
-            popen.wait()
+            assert process.name == sys.executable
         with subprocess.Popen(["/bin/sh", "-c", "read x"], stdin=subprocess.PIPE) as popen:
             process = driver.attach(popen.pid, {gpu: "2 GiB"})
             popen.kill()

@@ -115,7 +115,7 @@ def without_instances(lines: list[str]) -> list[str]:
         return lines
     first = next(place for place, line in enumerate(lines) if "MIG devices" in line) - 1
     last = lines.index("", first)
-    rest = [re.sub(r"^(\| {4}\d) {4}\d {4}\d", r"\1   N/A  N/A", line) for line in lines[last + 1 :]]
+    rest = [re.sub(r"^(\| {4}\d) {4}\d {4}\d ", r"\1   N/A  N/A", line) for line in lines[last + 1 :]]
     return lines[:first] + rest
 
 

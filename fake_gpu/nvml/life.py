@@ -83,14 +83,14 @@ def handle_by_uuid(call: Call, uuid: str) -> bytes:
 
 
 @nvml("nvmlDeviceGetHandleByUUIDV")
-def handle_by_uuid_structure(call: Call, request: bytes) -> bytes:
+def handle_by_uuid_structure(call: Call, request: bytes) -> tuple[None, bytes]:
     expect_version(request, 52)
     kind, value = int.from_bytes(request[4:8], "little"), request[8:]
     if kind == _UUID_ASCII:
-        return handle_by_uuid(call, value[:41].split(b"\0")[0].decode("utf-8", "replace"))
+        return None, handle_by_uuid(call, value[:41].split(b"\0")[0].decode("utf-8", "replace"))
     if kind == _UUID_BINARY:
         digits = value[:16].hex()
-        return _find(call, lambda gpu: gpu.uuid.removeprefix("GPU-").replace("-", "").lower() == digits)
+        return None, _find(call, lambda gpu: gpu.uuid.removeprefix("GPU-").replace("-", "").lower() == digits)
     raise NvmlError("INVALID_ARGUMENT")
 
 

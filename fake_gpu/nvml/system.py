@@ -48,7 +48,7 @@ def name_of_process(call: Call, pid: int, room: int | None, length: int) -> byte
     if name is None:
         if not Path(f"/proc/{pid}").exists():
             raise NvmlError("NOT_FOUND")
-        name = process_name(pid)
+        name, _ = process_name(pid)
     return name.encode()[: room - 1] + b"\0"
 
 

@@ -55,6 +55,8 @@ def header_line(columns: Iterable[Column]) -> str:
     return ", ".join([column.header for column in columns]) + "\n"
 
 
-def row_line(columns: Iterable[Column], row: Any, units: bool) -> str:
-    """One line of values."""
-    return ", ".join([column.cell(row, units) for column in columns]) + "\n"
+def row_line(columns: Iterable[Column], row: Any, units: bool, *, measured: bool = True) -> str:
+    """One line of values; those that have a unit only where they are measured."""
+    if measured:
+        return ", ".join([column.cell(row, units) for column in columns]) + "\n"
+    return ", ".join([NOT_AVAILABLE if column.unit else column.cell(row, units) for column in columns]) + "\n"

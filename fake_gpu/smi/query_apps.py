@@ -60,5 +60,5 @@ def render(run: Run) -> Output:
             continue
         for process, held in gpu.processes_at(run.now_ns):
             if process.compute_type != "G":
-                lines.append(row_line(columns, App(run, gpu, process, held), units))
+                lines.append(row_line(columns, App(run, gpu, process, held), units, measured=run.measures(gpu)))
     return Output("".join(lines), code)

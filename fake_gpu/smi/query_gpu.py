@@ -84,5 +84,5 @@ def render(run: Run) -> Output:
             text, code = report(gpu, failed)
             lines.append(text)
         else:
-            lines.append(row_line(columns, Reading(run, gpu), units))
+            lines.append(row_line(columns, Reading(run, gpu), units, measured=run.measures(gpu)))
     return Output("".join(lines), code)

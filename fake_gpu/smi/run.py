@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import time
 from functools import cached_property
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from fake_gpu.gpu import Presence
+from fake_gpu.nvml.codes import CODES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -15,7 +16,9 @@ if TYPE_CHECKING:
     from fake_gpu.gpu import Gpu, Memory
     from fake_gpu.smi.arguments import Request
 
-SUCCESS, LOST = 0, 15
+SUCCESS: Final = CODES["SUCCESS"]
+LOST: Final = CODES["GPU_IS_LOST"]
+NOT_SUPPORTED: Final = CODES["NOT_SUPPORTED"]
 
 
 class Output(NamedTuple):
@@ -41,10 +44,15 @@ class Run:
         self._failures = failures
 
     def failure(self, gpu: Gpu) -> int:
-        """The NVML error with which a GPU answers, 0 where it is well."""
+        """The NVML error that keeps a GPU's handle from being had, 0 where it is well."""
         if gpu.presence is not Presence.PRESENT:
             return LOST
-        return self._failures.get(gpu.uuid, 0) if self._failures else 0
+        error = self._failures.get(gpu.uuid, 0) if self._failures else 0
+        return 0 if error == NOT_SUPPORTED else error
+
+    def measures(self, gpu: Gpu) -> bool:
+        """False where NVML says NOT_SUPPORTED to questions for quantities, as a GB10 does when asked for memory."""
+        return not self._failures or self._failures.get(gpu.uuid) != NOT_SUPPORTED
 
     @cached_property
     def timestamp(self) -> str:

@@ -6,7 +6,6 @@ import time
 from typing import Final
 
 from fake_gpu.gpu import Gpu
-from fake_gpu.nvml.codes import CODES
 from fake_gpu.process import Process
 from fake_gpu.smi.failures import report
 from fake_gpu.smi.run import Output, Reading, Run
@@ -30,21 +29,19 @@ _NO_PROCESSES: Final = "|  No running processes found                           
 _NAME_WIDTH: Final = 27
 _PROCESS_NAME_LONGEST: Final = 32
 """Of a longer one the end is shown, such as "...ma.cpp/build/bin/llama-server"."""
-_NOT_SUPPORTED: Final = CODES["NOT_SUPPORTED"]
 
 
 def render(run: Run) -> Output:
     """The whole output. One GPU that fails keeps the real one from drawing the table at all."""
-    failed = [(gpu, run.failure(gpu)) for gpu in run.gpus]
-    reports = [report(gpu, error) for gpu, error in failed if error not in (0, _NOT_SUPPORTED)]
+    reports = [report(gpu, error) for gpu in run.gpus if (error := run.failure(gpu))]
     if reports:
         return Output("".join(text for text, _ in reports), reports[-1][1])
     parts = [_timestamp(run), _RULE, _versions(run), _HEADINGS]
-    for gpu, error in failed:
-        parts += (_gpu_lines(Reading(run, gpu), measured=error == 0), _GPU_RULE)
+    for gpu in run.gpus:
+        parts += (_gpu_lines(Reading(run, gpu), measured=run.measures(gpu)), _GPU_RULE)
     parts.append(_PROCESS_HEADINGS)
     lines = [
-        _process_line(gpu, process, held)
+        _process_line(gpu, process, f"{to_mib(held)}MiB" if run.measures(gpu) else "N/A")
         for gpu in run.gpus
         for process, held in sorted(gpu.processes_at(run.now_ns), key=lambda pair: pair[0].pid)
     ]
@@ -86,7 +83,7 @@ def _status(reading: Reading, measured: bool) -> str:
     fan = f"{activity.fan_percent}%" if profile.fans else "N/A"
     # Watts are cut, not rounded: with 77.67 W drawn, and 25.92 W, the table shows 77W and 25W.
     power = f"{int(activity.power)}W" if measured else "N/A"
-    limit = f"{int(profile.power.default_limit)}W"
+    limit = f"{int(profile.power.default_limit)}W" if measured else "N/A "
     return f"{fan:>4}{activity.temperature:>5}C    P{activity.pstate:<2}{power:>15} / {limit:>5} "
 
 
@@ -113,11 +110,8 @@ def _mig(reading: Reading) -> str:
     return {None: "N/A", False: "Disabled", True: "Enabled"}[reading.profile.mig]
 
 
-def _process_line(gpu: Gpu, process: Process, held: int) -> str:
+def _process_line(gpu: Gpu, process: Process, held: str) -> str:
     name = process.name
     if len(name) > _PROCESS_NAME_LONGEST:
         name = "..." + name[3 - _PROCESS_NAME_LONGEST :]
-    return (
-        f"| {gpu.index:4d}   N/A  N/A    {process.pid:>12}   {process.compute_type:>4}   {name:<38}"
-        f"{f'{to_mib(held)}MiB':>8} |\n"
-    )
+    return f"| {gpu.index:4d}   N/A  N/A    {process.pid:>12}   {process.compute_type:>4}   {name:<38}{held:>8} |\n"

@@ -225,11 +225,7 @@ class Engine:
         self._zero_waits = 0
 
     def _poll(self) -> bool:
-        found = False
-        for waiter in list(self._polling):
-            if waiter.why is None and waiter.ready():
-                found = self.fire(waiter, READY) or found
-        return found
+        return sum(self.fire(waiter, READY) for waiter in self._polling.copy() if waiter.ready()) > 0
 
     def _run_due(self) -> None:
         heap = self._heap
@@ -243,8 +239,7 @@ class Engine:
                 item.why = DUE
                 item.due()
                 self._call(item.call)
-                # The callback may have set a timer, and so replaced the heap by a shorter one.
-                heap = self._heap
+                heap = self._heap  # a timer that the callback set may have had it compacted
 
     def _call(self, call: Callable[[], None]) -> None:
         """A callback runs on virtual time, whichever thread moves the clock, and with the mutex free."""

@@ -10,7 +10,8 @@ from typing import Any
 
 from pytest_vramsettle.clock import real
 from pytest_vramsettle.clock.active import mine, slot
-from pytest_vramsettle.clock.children import Child, Children
+from pytest_vramsettle.clock.child import Child
+from pytest_vramsettle.clock.children import Children
 from pytest_vramsettle.clock.engine import Engine
 from pytest_vramsettle.clock.threads import deadline_after
 from pytest_vramsettle.clock.times import StandIn

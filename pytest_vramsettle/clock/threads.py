@@ -35,11 +35,24 @@ def wait_on(condition: threading.Condition, waiter: Waiter, deadline: int | None
     """Wait for the condition's notification until an instant of the clock. The caller holds the condition's lock."""
     inner: Any = condition  # the parts that `Condition.wait` is made of, which the type stubs leave out
     inner._waiters.append(waiter)
-    state = inner._release_save()
+    try:
+        state = inner._release_save()
+    except BaseException:
+        # A signal's handler raised just as the lock was let go: the caller is going to release it once more.
+        if not inner._is_owned():
+            inner._lock.acquire()
+        inner._waiters.remove(waiter)
+        raise
     try:
         return waiter.engine.block(waiter, deadline) is NOTIFIED
     finally:
-        inner._acquire_restore(state)
+        try:
+            inner._acquire_restore(state)
+        except BaseException:
+            # The same, just before it was taken back.
+            if not inner._is_owned():
+                inner._acquire_restore(state)
+            raise
         if waiter.why is not NOTIFIED:
             # Gone already where a notification came too late.
             with contextlib.suppress(ValueError):

@@ -1,0 +1,78 @@
+"""The command `vramsettle`. What it needs beyond the plugin (typer, rich) comes with pytest-vramsettle[lab]."""
+
+# Annotations are evaluated here, not kept as texts: typer reads them, and its names are local to a function.
+
+import importlib.util
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+if TYPE_CHECKING:
+    import typer
+
+_MISSING = 2
+_INTERRUPTED = 130
+"""What a shell reports for a command that Ctrl-C ended: 128 + SIGINT."""
+
+
+def vramsettle() -> None:
+    """The entry point. Exits 2 where an optional package is missing, 130 after Ctrl-C."""
+    _require("typer", "rich")
+    try:
+        _vramsettle_app()()
+    except KeyboardInterrupt:
+        sys.exit(_INTERRUPTED)
+
+
+def _require(*packages: str) -> None:
+    missing = [package for package in packages if importlib.util.find_spec(package) is None]
+    if missing:
+        print(
+            f"vramsettle needs {' and '.join(missing)}: install pytest-vramsettle[lab], "
+            f"that is, run: pip install 'pytest-vramsettle[lab]'",
+            file=sys.stderr,
+        )
+        sys.exit(_MISSING)
+
+
+def _vramsettle_app() -> "typer.Typer":
+    import typer
+
+    app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+
+    @app.callback()
+    def common(
+        version: Annotated[
+            bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version and exit.")
+        ] = False,
+    ) -> None:
+        """GPU memory that is not back yet: see the race, test it, wait for it."""
+
+    app.command()(demo)
+    return app
+
+
+def _print_version(wanted: bool) -> None:
+    import typer
+
+    from pytest_vramsettle import __version__
+
+    if wanted:
+        print(f"vramsettle {__version__}")
+        raise typer.Exit
+
+
+def demo() -> None:
+    """The race, its cost and its cure, drawn in the terminal. Needs no GPU; takes about five seconds."""
+    import typer
+    from rich.console import Console
+
+    from fake_gpu import FakeGpuError
+    from pytest_vramsettle.demo.show import show
+
+    try:
+        show(Console(highlight=False))
+    except FakeGpuError as error:
+        print(f"vramsettle demo: {error}", file=sys.stderr)
+        raise typer.Exit(1) from None
+    except KeyboardInterrupt:  # before click takes it for an abort, exit status 1
+        raise typer.Exit(_INTERRUPTED) from None

@@ -1,0 +1,1 @@
+"""`vramsettle demo`: the reclaim race, its cost and its cure, drawn in the terminal."""

@@ -1,0 +1,243 @@
+"""The rounds of the demo: one reload each, on a fresh fake machine. Everything returned is plain data of that run.
+
+Times are seconds since the kill, sizes MiB.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from fake_gpu import Clock, Driver, Gpu, Ramp
+from fake_gpu.units import MIB
+from pytest_vramsettle.clock import VirtualClock
+from pytest_vramsettle.demo.loader import Backend, FreeMemory, Model, Placement, place
+from pytest_vramsettle.kills import KillRecord
+from pytest_vramsettle.settle import SettleResult, wait_for_vram_settle
+
+CARD = "rtx-4090"
+MODEL = Model(layers=64, layer_mib=300, context_mib=1280)
+TENANT_MIB = 14 * 1024
+BEGINS, LASTS = 0.6, 0.7
+RAMP = Ramp.linear(LASTS, after=BEGINS)
+"""Reclaim that starts late: before the start any two readings look alike."""
+
+ROUNDING_MIB = 2
+"""Up to here a misread is none: nvidia-smi rounds to MiB."""
+
+_BEFORE, _AFTER = 0.1, 0.4
+_STEP = 0.005
+_SECOND = 1_000_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """What a backend does between the kill and the reading."""
+
+    title: str
+    short: str
+    wait: Callable[[KillRecord], SettleResult | None]
+
+
+WAYS = (
+    Way("No wait: read free memory once the process is gone", "none", lambda kills: None),
+    Way(
+        "The upstream wait: until two samples in a row are alike",
+        "two-samples",
+        lambda kills: wait_for_vram_settle(kills, policy="two-samples"),
+    ),
+    Way(
+        "The verified wait: until what the dead process held is back",
+        "verified",
+        lambda kills: wait_for_vram_settle(kills, policy="verified"),
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """The fake machine before the kill."""
+
+    card: str
+    cards: int
+    server_pid: int
+    server_mib: int
+    tenant_mib: int
+    model: Model
+    begins: float
+    back: float
+
+
+@dataclass(frozen=True, slots=True)
+class Timeline:
+    """True free memory, and when nvidia-smi was run.
+
+    `free` has one row for each GPU, in the order of their indices: its free MiB at `start`, `start + step`, …
+    `end` is where the time axis ends, which may be later than what is known yet.
+    """
+
+    start: float
+    step: float
+    end: float
+    free: tuple[tuple[float, ...], ...]
+    probes: tuple[float, ...]
+
+    def free_at(self, gpu: int, moment: float) -> float | None:
+        """MiB free on a GPU; None where that is not known yet."""
+        row = self.free[gpu]
+        at = max(0, round((moment - self.start) / self.step))
+        return row[at] if at < len(row) else None
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """One reload: `placement` is what the backend decided, `right` what it would have with all memory back.
+
+    `said` is the wait's outcome (None: nothing waited), `decided` the moment of the reading that decided, `back` when
+    all memory was free. `share_back` is how much of the dead server's memory was at `decided`, 0.0 to 1.0.
+    """
+
+    way: Way
+    said: str | None
+    decided: float
+    back: float
+    share_back: float
+    placement: Placement
+    right: Placement
+    timeline: Timeline
+
+    @property
+    def misread_mib(self) -> int:
+        """MiB that were to be free and that the decision did not see, all GPUs together."""
+        final = {gpu.uuid: gpu.free_mib for gpu in self.right.read}
+        return sum(final.values()) - sum(gpu.free_mib for gpu in self.placement.read if gpu.uuid in final)
+
+    @property
+    def is_misread(self) -> bool:
+        """Whether it missed more than nvidia-smi's rounding."""
+        return self.misread_mib > ROUNDING_MIB
+
+
+class Machine:
+    """Two cards: on the first a real server process of ours, on the second somebody else's memory."""
+
+    def __init__(self, driver: Driver) -> None:
+        self._driver = driver
+        self.gpus: tuple[Gpu, Gpu] = (driver.add_gpu(CARD), driver.add_gpu(CARD))
+        self.server = driver.spawn(self.gpus[0], MODEL.mib * MIB, reclaim=RAMP)
+        driver.process(self.gpus[1], TENANT_MIB * MIB, name="co-tenant")
+        self._room = [gpu.memory.total - gpu.memory.reserved for gpu in self.gpus]
+
+    def setting(self) -> Setting:
+        """What there is."""
+        return Setting(
+            card=self.gpus[0].name,
+            cards=len(self.gpus),
+            server_pid=self.server.pid,
+            server_mib=MODEL.mib,
+            tenant_mib=TENANT_MIB,
+            model=MODEL,
+            begins=BEGINS,
+            back=BEGINS + LASTS,
+        )
+
+    def race(self, way: Way) -> Round:
+        """Reloads for real, waiting in this way."""
+        if self.server.popen is None:
+            raise ValueError("the server has to be a process of the driver's own")
+        said: list[SettleResult | None] = []
+        placement = Backend(self.server.popen, MODEL, lambda kills: said.append(way.wait(kills))).reload()
+        decided = self._probes()[-1]
+        back_ns = RAMP.done_after_ns(MODEL.mib * MIB)
+        if self.server.died_ns is None or back_ns is None:
+            raise ValueError(f"there is nothing to see: {self.server!r}, {RAMP!r}")
+        final = [self._free(gpu, self.server.died_ns + back_ns) // MIB for gpu in range(len(self.gpus))]
+        return Round(
+            way=way,
+            said=None if said[0] is None else said[0].outcome,
+            decided=decided,
+            back=back_ns / _SECOND,
+            share_back=RAMP.share(round(decided * _SECOND)),
+            placement=placement,
+            right=place(
+                MODEL, [FreeMemory(gpu.index, gpu.uuid, free) for gpu, free in zip(self.gpus, final, strict=True)]
+            ),
+            timeline=self.timeline(decided + _BEFORE),
+        )
+
+    @property
+    def _zero_ns(self) -> int:
+        """The kill on the driver's clock; while the server lives, now."""
+        died_ns = self.server.died_ns
+        return self._driver.clock.monotonic_ns() if died_ns is None else died_ns
+
+    @property
+    def now(self) -> float:
+        """Seconds since the kill; 0 while the server lives."""
+        zero_ns = self._zero_ns
+        return max(0.0, (self._driver.clock.monotonic_ns() - zero_ns) / _SECOND)
+
+    def timeline(self, end: float = 0.0, *, known: float | None = None) -> Timeline:
+        """Memory and probes up to `known` (None: the whole axis), on an axis that ends at `end`, or after the ramp."""
+        zero_ns = self._zero_ns
+        end = max(end, BEGINS + LASTS + _AFTER)
+        samples = int(((end if known is None else min(known, end)) + _BEFORE) / _STEP) + 1
+        moments = [zero_ns + round((number * _STEP - _BEFORE) * _SECOND) for number in range(samples)]
+        return Timeline(
+            start=-_BEFORE,
+            step=_STEP,
+            end=end,
+            free=tuple(tuple(self._free(gpu, at) / MIB for at in moments) for gpu in range(len(self.gpus))),
+            probes=self._probes(),
+        )
+
+    def _probes(self) -> tuple[float, ...]:
+        zero_ns = self._zero_ns
+        return tuple((call.at_ns - zero_ns) / _SECOND for call in self._driver.calls if call.via == "nvidia-smi")
+
+    def _free(self, gpu: int, at_ns: int) -> int:
+        held = sum(process.held_at(self.gpus[gpu], at_ns) for process in self._driver.processes)
+        return self._room[gpu] - held
+
+
+@contextmanager
+def machine(clock: Clock | None = None) -> Iterator[Machine]:
+    """A fresh fake machine, in real time or on a clock."""
+    with Driver(clock=clock) as driver:
+        yield Machine(driver)
+
+
+@dataclass(frozen=True, slots=True)
+class VirtualRace:
+    """All rounds on the virtual clock: what came out, and what it took on either clock, in seconds."""
+
+    rounds: tuple[Round, ...]
+    virtual_seconds: float
+    real_seconds: float
+
+
+def race_virtually(ways: Sequence[Way] = WAYS) -> VirtualRace:
+    """The same reloads, with the same processes and probes, on a clock that jumps where everybody waits."""
+    rounds: list[Round] = []
+    virtual = 0.0
+    started = time.perf_counter()
+    for way in ways:
+        with VirtualClock() as clock, machine(clock) as fresh:
+            rounds.append(fresh.race(way))
+        virtual += clock.elapsed
+    return VirtualRace(tuple(rounds), virtual, time.perf_counter() - started)
+
+
+def same_result(one: Round, other: Round) -> bool:
+    """Whether two rounds ended alike: what the wait said, where the model went, and what was misread."""
+    return (
+        one.said == other.said
+        and _where(one.placement) == _where(other.placement)
+        and abs(one.misread_mib - other.misread_mib) <= ROUNDING_MIB
+    )
+
+
+def _where(placement: Placement) -> tuple[int | None, int]:
+    return (None if placement.gpu is None else placement.gpu.index, placement.on_gpu)
