@@ -86,8 +86,11 @@ def build(target: Path) -> None:
         )
         _compile(
             compiler,
-            [*shared, "-Wl,-soname,libnvidia-ml.so", "-Wl,--no-as-needed", str(NATIVE / "unversioned.c"), str(library)]
-            + ["-o", str(plain)],
+            [
+                *shared,
+                *("-Wl,-soname,libnvidia-ml.so", "-Wl,--no-as-needed", str(NATIVE / "unversioned.c"), str(library)),
+                *("-o", str(plain)),
+            ],
         )
         _compile(compiler, [*includes, str(NATIVE / "smi.c"), "-o", str(scratch / "nvidia-smi")])
         _compile(compiler, [str(NATIVE / "puppet.c"), "-o", str(scratch / "puppet")])

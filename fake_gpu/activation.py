@@ -1,4 +1,4 @@
-"""What makes a driver the one that this process and its children find: a private directory, the environment, the socket.
+"""What makes a driver the one that this process and its children find: a directory, the environment, the socket.
 
 The directory holds bin/nvidia-smi, lib/libnvidia-ml.so.1, lib/libnvidia-ml.so (links to the installed natives), the
 socket, and a lock file that its owner keeps locked for life, so that a later run can tell what a killed one left.
@@ -60,7 +60,7 @@ class Activation:
             )
         links = [(native(name), place) for name, place in _LINKS]
         base = Path(directory) if directory is not None else Path(tempfile.gettempdir())
-        self.driver = driver
+        self.driver: Driver = driver
         self._closing = contextlib.ExitStack()
         _active.append(self)
         self._closing.callback(_active.remove, self)
@@ -170,6 +170,9 @@ def sweep(base: Path) -> list[Path]:
 def _is_abandoned(entry: os.DirEntry[str]) -> bool:
     try:
         facts = entry.stat(follow_symlinks=False)
+    except OSError:
+        return False  # another sweeper was faster
+    try:
         if not stat.S_ISDIR(facts.st_mode) or facts.st_uid != os.getuid():
             return False
         lock = os.open(os.path.join(entry.path, "lock"), os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)

@@ -26,7 +26,7 @@ class Call:
     """The NVML return code or exit status that it was answered with; None where it gets no answer."""
     faults: tuple[Fault, ...] = ()
     covered: bool = True
-    """False where the fake does not know this option or function and answered as to a bad one: not to be taken for truth."""
+    """False where the fake does not know this option or function: its answer is not to be taken for truth."""
 
 
 class CallLog:

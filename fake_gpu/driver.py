@@ -61,8 +61,8 @@ class Driver:
         cuda_version: tuple[int, int] = (13, 1),
     ) -> None:
         self.clock: Clock = clock if clock is not None else RealClock()
-        self.driver_version = driver_version
-        self.cuda_version = cuda_version
+        self.driver_version: str = driver_version
+        self.cuda_version: tuple[int, int] = cuda_version
         self.lock = _thread.allocate_lock()
         """Guards the model. Raw and short: never held while anything waits or a callable of the user's runs."""
         self.handles: dict[int, Gpu] = {}
@@ -308,11 +308,7 @@ class Driver:
         pid = process if isinstance(process, int) else process.pid
         held = self._holdings(holdings, None)
         pidfd = open_pidfd(pid)
-        return self._admit(
-            Process(
-                self, "attached", pid, name, held, reclaim, compute_type=compute_type, pidfd=pidfd
-            )
-        )
+        return self._admit(Process(self, "attached", pid, name, held, reclaim, compute_type=compute_type, pidfd=pidfd))
 
     def _holdings(self, gpu: Gpu | Holdings, used: Size | None) -> dict[Gpu, int]:
         if isinstance(gpu, Gpu):

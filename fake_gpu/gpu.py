@@ -63,6 +63,8 @@ class Gpu:
     __slots__ = (
         "_holders",
         "_presence",
+        "_reserved",
+        "_total",
         "activity",
         "added_ns",
         "driver",
@@ -74,8 +76,6 @@ class Gpu:
         "profile",
         "serial",
         "uuid",
-        "_reserved",
-        "_total",
     )
 
     def __init__(

@@ -232,7 +232,7 @@ def wait_for_pidfd(pidfd: int, timeout: float) -> bool:
 
 
 def open_pidfd(pid: int) -> int:
-    """A descriptor that becomes readable when `pid` dies. Raises DriverStateError with the reason where there is none."""
+    """A descriptor that becomes readable when `pid` dies. Raises DriverStateError where there can be none."""
     try:
         return os.pidfd_open(pid)
     except ProcessLookupError:

@@ -13,9 +13,7 @@ from fake_gpu.errors import InvalidValue
 
 _HERE = Path(__file__).parent / "profiles"
 
-Architecture = Literal[
-    "kepler", "maxwell", "pascal", "volta", "turing", "ampere", "ada", "hopper", "blackwell"
-]
+Architecture = Literal["kepler", "maxwell", "pascal", "volta", "turing", "ampere", "ada", "hopper", "blackwell"]
 Brand = Literal["quadro", "tesla", "nvs", "grid", "geforce", "titan", "rtx", "nvidia", "quadro rtx", "nvidia rtx"]
 Count = Annotated[int, msgspec.Meta(ge=0)]
 Positive = Annotated[int, msgspec.Meta(gt=0)]
@@ -26,7 +24,7 @@ class _Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     pass
 
 
-class Memory(_Table, kw_only=True):
+class Memory(_Table, frozen=True, kw_only=True):
     """MiB; nvidia-smi rounds them up. `bus_width` in bits."""
 
     total_mib: Positive
@@ -35,7 +33,7 @@ class Memory(_Table, kw_only=True):
     bus_width: Positive | None = None
 
 
-class Pci(_Table, kw_only=True):
+class Pci(_Table, frozen=True, kw_only=True):
     """`device_id` and `subsystem_id`: device in the high, vendor (0x10DE) in the low half-word, as NVML gives them."""
 
     device_id: Positive
@@ -49,7 +47,7 @@ class Pci(_Table, kw_only=True):
     """Generation of the link while the card idles; None: the highest, always."""
 
 
-class Power(_Table, kw_only=True):
+class Power(_Table, frozen=True, kw_only=True):
     """Watts."""
 
     idle: Watts
@@ -58,14 +56,14 @@ class Power(_Table, kw_only=True):
     max_limit: Watts
 
 
-class Clock(_Table, kw_only=True):
+class Clock(_Table, frozen=True, kw_only=True):
     """MHz."""
 
     idle: Count
     max: Positive
 
 
-class Clocks(_Table, kw_only=True):
+class Clocks(_Table, frozen=True, kw_only=True):
     graphics: Clock
     sm: Clock
     memory: Clock
@@ -74,7 +72,7 @@ class Clocks(_Table, kw_only=True):
     """MHz, highest first; empty where the card has no choosable application clocks."""
 
 
-class Temperature(_Table, kw_only=True):
+class Temperature(_Table, frozen=True, kw_only=True):
     """Degrees Celsius; None where the card does not say."""
 
     idle: Count
@@ -85,7 +83,7 @@ class Temperature(_Table, kw_only=True):
     gpu_max: Count | None = None
 
 
-class Profile(_Table, kw_only=True):
+class Profile(_Table, frozen=True, kw_only=True):
     """One kind of card. None always means: this card has no such thing, and clients read `[N/A]` or NOT_SUPPORTED."""
 
     name: str
@@ -146,8 +144,8 @@ def read_profile(path: Path) -> Profile:
         raise InvalidValue(f"the GPU profile {path} is not valid: {error}") from error
     if profile.memory.reserved_mib >= profile.memory.total_mib:
         raise InvalidValue(
-            f"the GPU profile {path} is not valid: memory.reserved_mib ({profile.memory.reserved_mib:g}) leaves nothing "
-            f"of memory.total_mib ({profile.memory.total_mib})"
+            f"the GPU profile {path} is not valid: memory.reserved_mib ({profile.memory.reserved_mib:g}) leaves "
+            f"nothing of memory.total_mib ({profile.memory.total_mib})"
         )
     if not profile.power.min_limit <= profile.power.default_limit <= profile.power.max_limit:
         raise InvalidValue(f"the GPU profile {path} is not valid: power.default_limit lies outside min and max")

@@ -23,8 +23,8 @@ _Shape = Literal["line", "half_life", "points", "never"]
 class Ramp:
     """The share of a dead process's memory that is back, by time since its death.
 
-    Made by the class methods: `immediate`, `step`, `linear`, `exponential`, `points`, `never`, `from_trace`. Compares and
-    hashes by value. Durations are seconds as numbers, or texts such as "150ms".
+    Made by the class methods: `immediate`, `step`, `linear`, `exponential`, `points`, `never`, `from_trace`. Compares
+    and hashes by value. Durations are seconds as numbers, or texts such as "150ms".
     """
 
     _shape: _Shape
@@ -50,7 +50,7 @@ class Ramp:
 
     @classmethod
     def exponential(cls, half_life: Duration, after: Duration = 0) -> Ramp:
-        """Nothing until `after`, then half of what is missing in every `half_life`, until less than a byte is missing."""
+        """Nothing until `after`, then half of what is missing in every `half_life`, to the last byte."""
         span = parse_duration(half_life)
         if span == 0:
             raise InvalidValue("Ramp.exponential: half_life has to be positive; for all at once use Ramp.immediate()")
@@ -169,5 +169,5 @@ class Ramp:
 
 
 DEFAULT_RECLAIM = Ramp.linear("600ms", after="150ms")
-"""What a process's memory does after its death unless the test says otherwise: the 0.4–0.8 s that is reported for
+"""What a process's memory does after its death unless the test says otherwise: the 0.4 to 0.8 s that is reported for
 device-only memory on an H100, with a late start in which a hasty wait is fooled."""

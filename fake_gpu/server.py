@@ -162,9 +162,7 @@ class Server:
         with contextlib.suppress(BlockingIOError, ConnectionError):
             sock, _ = self._listener.accept()
             sock.setblocking(False)
-            pid, uid, _ = _CREDENTIALS.unpack(
-                sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-            )
+            pid, uid, _ = _CREDENTIALS.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
             if uid not in (os.getuid(), 0):  # the directory is private, but a descriptor can be passed on
                 sock.close()
                 return

@@ -4,9 +4,9 @@
     {"kind": "sample", "t": 0.000, "free": {"GPU-…": 75161927680}}
     {"kind": "event", "t": 0.012, "event": "pid_gone", "pid": 4242}
 
-`t` is in seconds from any start and never runs back; sizes are bytes. Events: `kill_sent`, `pid_gone` (the kernel has
-reaped it), `pid_gone_from_nvml`. Unknown keys in the header and in events are allowed and kept out of the way, so that a
-recorder can say more about its machine.
+`t` is in seconds from any start and never runs back; sizes are bytes. Events: `kill_sent`, `pid_gone` (the kernel
+has reaped it), `pid_gone_from_nvml`. Unknown keys in the header and in events are allowed and kept out of
+the way, so that a recorder can say more about its machine.
 """
 
 from __future__ import annotations
@@ -90,8 +90,8 @@ class ReclaimTrace:
             if isinstance(row, Header):
                 if header is not None or row.format != FORMAT or row.version != VERSION:
                     raise InvalidValue(
-                        f"{path}, line {number}: one header is wanted, of format {FORMAT!r}, version {VERSION}; this is "
-                        f"{row.format!r}, version {row.version}"
+                        f"{path}, line {number}: one header is wanted, of format {FORMAT!r}, version {VERSION}; "
+                        f"this is {row.format!r}, version {row.version}"
                     )
                 header = row
                 continue
@@ -120,8 +120,8 @@ class ReclaimTrace:
         if len(gains) != 1:
             known = ", ".join(known.uuid for known in self.header.gpus)
             raise InvalidValue(
-                f"{self.path}: memory comes back on {len(gains)} GPUs{f' of those asked for ({gpu})' if gpu else ''}; a "
-                f"ramp is of one: pass gpu=, one of {known}"
+                f"{self.path}: memory comes back on {len(gains)} GPUs{f' of those asked for ({gpu})' if gpu else ''}; "
+                f"a ramp is of one: pass gpu=, one of {known}"
             )
         ((uuid, gain),) = gains.items()
         start = self._free_at(uuid, death)

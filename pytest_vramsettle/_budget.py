@@ -12,7 +12,7 @@ from pytest_vramsettle._quantities import MILLISECOND, to_seconds
 POLL_NS = 4 * MILLISECOND
 
 
-class ProbeFailed(Exception):  # noqa: N818 - named for what happened, as its kinds are
+class ProbeFailed(Exception):
     """A probe gave no usable answer. The text says what was asked and what came."""
 
 
@@ -28,7 +28,7 @@ class GpuLost(ProbeFailed):
     """The driver says that a GPU fell off the bus; it will not come back by waiting."""
 
 
-class ProbeInterrupted(Exception):  # noqa: N818 - no error
+class ProbeInterrupted(Exception):
     """Nobody wants the answer any more: the wait was cancelled or superseded."""
 
 

@@ -51,7 +51,7 @@ def _ended(pid: int, stat: _Stat) -> bool:
         return False
     # A process whose first thread alone has ended looks like a zombie, and lives.
     try:
-        return len(os.listdir(f"{_PROC}/{pid}/task")) <= 1  # noqa: PTH208 - faster, and a probe waits for it
+        return len(os.listdir(f"{_PROC}/{pid}/task")) <= 1
     except OSError:
         return True
 
@@ -125,7 +125,7 @@ def tree(pid: int) -> tuple[ProcessIdentity, ...]:
 def _children_from_tasks(pid: int) -> list[int] | None:
     children: list[int] = []
     try:
-        tasks = os.listdir(f"{_PROC}/{pid}/task")  # noqa: PTH208 - as above
+        tasks = os.listdir(f"{_PROC}/{pid}/task")
     except OSError:
         return []
     for task in tasks:
@@ -142,7 +142,7 @@ def _children_from_tasks(pid: int) -> list[int] | None:
 
 def _children_by_parent() -> dict[int, list[int]]:
     by_parent: dict[int, list[int]] = {}
-    for name in os.listdir(_PROC):  # noqa: PTH208 - as above
+    for name in os.listdir(_PROC):
         stat = _stat(int(name)) if name.isdigit() else None
         if stat is not None:
             by_parent.setdefault(stat.parent, []).append(int(name))

@@ -1,4 +1,4 @@
-"""The fixtures. Each is a thin wrapper over a context manager that works without pytest; all imports wait for their use."""
+"""The fixtures: thin wrappers over context managers that work without pytest. All imports wait for their use."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def fake_driver(request: pytest.FixtureRequest) -> Iterator[Driver]:
 
 @pytest.fixture
 def kill_record(request: pytest.FixtureRequest) -> KillRecord:
-    """A kill record. Where the test has a fake driver, it learns of each death from the driver's model, without a probe."""
+    """A kill record. Where the test has a fake driver, it learns of each death from the driver, without a probe."""
     from pytest_vramsettle.kills import KillRecord
 
     record = KillRecord()
@@ -76,8 +76,8 @@ def _record_death(record: KillRecord, death: Death) -> None:
         Kill(
             frozenset({death.pid}),
             death.when_ns,
-            held=death.held,
-            free_before=death.free_before,
-            others=death.others,
+            held={uuid: size for uuid, size in death.held.items()},  # noqa: C416  # keys of a wider type than UUIDs
+            free_before={uuid: size for uuid, size in death.free_before.items()},  # noqa: C416
+            others={uuid: holders for uuid, holders in death.others.items()},  # noqa: C416
         )
     )

@@ -10,7 +10,8 @@ from collections.abc import Mapping
 READ_MEMORY = """
 import pynvml
 pynvml.nvmlInit()
-print(*(pynvml.nvmlDeviceGetMemoryInfo(pynvml.nvmlDeviceGetHandleByIndex(i)).free for i in range(pynvml.nvmlDeviceGetCount())))
+handles = [pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount())]
+print(*(pynvml.nvmlDeviceGetMemoryInfo(handle).free for handle in handles))
 """
 
 INIT = """

@@ -50,7 +50,7 @@ def test_nothing_is_left() -> None:
 def test_nothing_is_left_after_an_error_or_a_keyboard_interrupt() -> None:
     before = environment(), directories()
     for error in (ValueError, KeyboardInterrupt):
-        with pytest.raises(error), Driver() as driver:
+        with pytest.raises(error), Driver() as driver:  # noqa: PT012 - the end of the block is what is tested
             driver.spawn(driver.add_gpu("t4"), used="1 GiB")
             raise error
         assert (environment(), directories()) == before
@@ -91,8 +91,9 @@ def test_a_socket_path_that_is_too_long(tmp_path: Path) -> None:
     before = environment()
     deep = tmp_path / ("d" * 100)
     deep.mkdir()
-    with pytest.raises(InvalidValue, match=r"has 107 at most: set TMPDIR to a shorter directory"), Driver(
-        directory=deep
+    with (
+        pytest.raises(InvalidValue, match=r"has 107 at most: set TMPDIR to a shorter directory"),
+        Driver(directory=deep),
     ):
         pass
     assert list(deep.iterdir()) == []
@@ -175,10 +176,20 @@ def test_every_loading_of_nvml_in_the_process_gets_the_same_library() -> None:
 
 def test_leaving_gives_the_process_back_its_real_library(tmp_path: Path) -> None:
     source = tmp_path / "real.c"
-    source.write_text("unsigned nvmlInitWithFlags(unsigned f) { (void)f; return 0; } unsigned nvmlShutdown(void) { return 0; }\n"
-                      "unsigned nvmlDeviceGetCount_v2(unsigned *n) { *n = 77; return 0; }\n")
+    source.write_text(
+        "unsigned nvmlInitWithFlags(unsigned f) { (void)f; return 0; } unsigned nvmlShutdown(void) { return 0; }\n"
+        "unsigned nvmlDeviceGetCount_v2(unsigned *n) { *n = 77; return 0; }\n"
+    )
     subprocess.run(
-        ["cc", "-shared", "-fPIC", "-Wl,-soname,libnvidia-ml.so.1", str(source), "-o", str(tmp_path / "libnvidia-ml.so.1")],
+        [
+            "cc",
+            "-shared",
+            "-fPIC",
+            "-Wl,-soname,libnvidia-ml.so.1",
+            str(source),
+            "-o",
+            str(tmp_path / "libnvidia-ml.so.1"),
+        ],
         check=True,
     )
     code = """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
 import copy
 import os
 import pickle
@@ -18,6 +19,7 @@ import threading
 import time
 import types
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -55,6 +57,9 @@ OWNED = [
 
 def owned() -> list[object]:
     return [vars(owner)[name] for owner, name in OWNED]
+
+
+REAL = owned()
 
 
 @pytest.fixture
@@ -572,36 +577,43 @@ def test_interrupts_at_any_moment_leave_the_clock_consistent():
     class Interrupt(BaseException):
         pass
 
-    def handler(number, frame):
-        raise Interrupt
+    armed, over, main, rng = [False], [False], threading.get_ident(), random.Random(0)
 
-    arm, over, main, rng = threading.Event(), threading.Event(), threading.get_ident(), random.Random(0)
+    def handler(number, frame):
+        # Once a round, and not in the standard library's code: a weakref callback of its own swallows it, for one.
+        if armed[0] and str(Path("pytest_vramsettle", "clock")) in frame.f_code.co_filename:
+            armed[0] = False
+            raise Interrupt
 
     def shoot():
-        while arm.wait() and not over.is_set():
-            arm.clear()
+        while not over[0]:
             aim = time.perf_counter() + rng.random() * 0.0006
             while time.perf_counter() < aim:
                 pass
-            signal.pthread_kill(main, signal.SIGUSR1)
+            if armed[0]:
+                signal.pthread_kill(main, signal.SIGUSR1)
+            time.sleep(0)
+
+    def wait_for_ever(selector):
+        event, items = threading.Event(), queue.SimpleQueue()
+        while True:
+            time.sleep(0.005)
+            event.wait(0.003)
+            selector.select(0.005)
+            with contextlib.suppress(queue.Empty):
+                items.get(timeout=0.001)
 
     previous = signal.signal(signal.SIGUSR1, handler)
     shooter = threading.Thread(target=shoot)
     shooter.start()
     try:
-        for _ in range(300):
+        for _ in range(200):
             with VirtualClock() as clock, selectors.PollSelector() as selector:
                 thread = threading.Thread(target=lambda: [time.sleep(0.01) for _ in range(20)])
                 thread.start()
-                event, items = threading.Event(), queue.SimpleQueue()
                 try:
-                    arm.set()
-                    while True:
-                        time.sleep(0.005)
-                        event.wait(0.003)
-                        selector.select(0.005)
-                        with pytest.raises(queue.Empty):
-                            items.get(timeout=0.001)
+                    armed[0] = True
+                    wait_for_ever(selector)
                 except Interrupt:
                     pass
                 thread.join()
@@ -610,8 +622,7 @@ def test_interrupts_at_any_moment_leave_the_clock_consistent():
                 assert clock.elapsed_ns - before == 1_000_000_000
                 assert clock.blocked() == clock.timers() == ()
     finally:
-        over.set()
-        arm.set()
+        over[0] = True
         shooter.join()
         signal.signal(signal.SIGUSR1, previous)
 
@@ -710,10 +721,10 @@ def test_an_executor_outlives_the_clock():
     pool.shutdown()
 
 
+# From 3.12 on, fork warns where other threads live: the test runner's, for one.
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
 def test_a_forked_child_lives_in_real_time(clock):
     time.sleep(100_000)
-    with clock.real_time():
-        pass
     reader, writer = os.pipe()
     pid = os.fork()
     if pid == 0:
@@ -721,8 +732,8 @@ def test_a_forked_child_lives_in_real_time(clock):
             thread = threading.Thread(target=time.sleep, args=(0.01,))
             thread.start()
             thread.join()
-            real = abs(time.monotonic() - time.clock_gettime(time.CLOCK_MONOTONIC)) < 5
-            os.write(writer, b"real" if real and time.monotonic is OWNED_AT_IMPORT else b"virtual")
+            near = abs(time.monotonic() - time.clock_gettime(time.CLOCK_MONOTONIC)) < 5
+            os.write(writer, b"real" if near and owned() == REAL else b"virtual")
         finally:
             os._exit(0)
     os.waitpid(pid, 0)
@@ -730,9 +741,6 @@ def test_a_forked_child_lives_in_real_time(clock):
     os.close(reader)
     os.close(writer)
     assert clock.elapsed == 100_000.0
-
-
-OWNED_AT_IMPORT = time.monotonic
 
 
 def test_a_thread_that_cannot_start_does_not_count(clock):

@@ -14,9 +14,7 @@ if TYPE_CHECKING:
     from pytest_vramsettle.fixtures import Settle
 
 
-def test_reload_sees_the_memory_come_back(
-    fake_driver: Driver, monotonic_clock: VirtualClock, settle: Settle
-) -> None:
+def test_reload_sees_the_memory_come_back(fake_driver: Driver, monotonic_clock: VirtualClock, settle: Settle) -> None:
     gpu = fake_driver.add_gpu("rtx-4090")
     server = fake_driver.process(gpu, used="20 GiB")
     server.kill(reclaim=Ramp.linear("600ms", after="150ms"))  # the PID is gone now; its memory is not

@@ -1,4 +1,4 @@
-"""The upstream policy's scenarios with known answers, through the fake driver: ramps and processes, not lists of samples.
+"""The upstream policy's scenarios with known answers, through the fake driver: ramps and processes.
 
 Each runs over nvidia-smi, over NVML, and with an injected probe callable. Times are virtual and exact.
 """

@@ -132,6 +132,8 @@ def test_a_hung_client_is_let_go_when_the_driver_stops() -> None:
             stack.enter_context(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
             for command in (["nvidia-smi"], [sys.executable, "-c", client])
         )
+        stack.callback(hung.kill)
+        stack.callback(child.kill)
         while len(driver.calls) < 2:
             time.sleep(0.001)
         assert hung.poll() is None

@@ -160,7 +160,7 @@ def test_not_supported_leaves_measurements_out(driver: Driver) -> None:
     assert done.returncode == 0
     assert done.stdout == "0, NVIDIA H200, [N/A], [N/A]\n1, NVIDIA GeForce RTX 4090, 24115, 0\n"
     row = nvidia_smi().stdout.splitlines()[9]
-    assert row == "| N/A   28C    P0            N/A /  N/A  | Not Supported          |     N/A      Default |"
+    assert row == "| N/A   28C    P0             N/A /  N/A  | Not Supported          |     N/A      Default |"
 
 
 def test_garbled(driver: Driver) -> None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import struct
 
+from fake_gpu.derived import margin_to_slowdown
 from fake_gpu.gpu import Gpu
 from fake_gpu.nvml.codes import NvmlError
 from fake_gpu.nvml.dispatch import Call, nvml
 from fake_gpu.nvml.pack import PAIR, counted, expect_version, i32, known, number, one_of, u32
-from fake_gpu.smi.derived import margin_to_slowdown
 
 _SAMPLING_PERIOD_US = 167_000
 """What real cards answer for the engines' utilization."""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from fake_gpu.derived import clock_mhz, is_idle
 from fake_gpu.gpu import Gpu
 from fake_gpu.nvml.codes import NvmlError
 from fake_gpu.nvml.dispatch import Call, nvml
 from fake_gpu.nvml.pack import counted, one_of, u32, u64
 from fake_gpu.profile import Clock
-from fake_gpu.smi.derived import clock_mhz, is_idle
 
 _DOMAINS = 4
 _IDS = 4

@@ -88,6 +88,11 @@ def nvml(*names: str, without_init: bool = False) -> Callable[[_H], _H]:
     return register
 
 
+def registered() -> frozenset[str]:
+    """The functions that have an implementation so far."""
+    return frozenset(_registry)
+
+
 class Entry:
     """One function of the table, ready to be called."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable
 
+from fake_gpu.derived import averages_power, margin_to_slowdown
 from fake_gpu.gpu import Gpu
 from fake_gpu.nvml.codes import NvmlError
 from fake_gpu.nvml.dispatch import Call, nvml
@@ -13,7 +14,6 @@ from fake_gpu.nvml.links import check_nvlink, nvlink_version_number
 from fake_gpu.nvml.pack import PAIR, known
 from fake_gpu.nvml.power import energy_mj, milliwatts
 from fake_gpu.profile import Power
-from fake_gpu.smi.derived import averages_power, margin_to_slowdown
 
 _ENTRY = struct.Struct("<IIqqII8s")
 _UNSIGNED, _LONG_LONG, _SIGNED = (1, "<I4x"), (3, "<Q"), (5, "<i4x")

@@ -20,3 +20,11 @@ def load() -> None:
         processes,
         system,
     )
+
+
+def implemented() -> frozenset[str]:
+    """The names of the functions that answer as a real driver would; others say NOT_SUPPORTED, and the log says why."""
+    from fake_gpu.nvml.dispatch import registered
+
+    load()
+    return registered()

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from fake_gpu.derived import link_generation, link_limit
 from fake_gpu.gpu import Gpu
 from fake_gpu.nvml.codes import NvmlError
 from fake_gpu.nvml.dispatch import Call, nvml
 from fake_gpu.nvml.pack import one_of, u32, u64
-from fake_gpu.smi.derived import link_generation, link_limit
 
 _MEGATRANSFERS = (2500, 5000, 8000, 16000, 32000, 64000)
 """A lane's, by PCIe generation."""

@@ -39,41 +39,42 @@ class Execution:
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """What follows from a request's bytes alone."""
+    """What follows from a request's bytes alone. `refusal`: the answer to bad arguments."""
 
     command_line: str
-    wanted: Request | RefusedError
+    request: Request
+    needs_gpus: bool
+    refusal: Output | None = None
+    covered: bool = True
 
 
 def execute(driver: Driver, frame: bytes, pid: int) -> Execution:
     """Answers one run of process `pid`, and logs it. Raises BadRequest for a frame that our executable never sends."""
     plan = _plan(frame)
-    wanted = plan.wanted
     now = driver.sync()
-    gpus = select(driver.enumerated, wanted.ids) if isinstance(wanted, Request) else ()
+    counted = driver.enumerated
+    gpus = select(counted, plan.request.ids) if plan.needs_gpus else ()
     fortune = _FORTUNE
     faults: tuple[Fault, ...] = ()
     if driver.has_faults:
-        reported = frozenset([gpu.uuid for gpu in gpus]) if not _needs_no_gpu(wanted) else frozenset[str]()
+        reported = frozenset([gpu.uuid for gpu in gpus])
         met = driver.injections_met("nvidia-smi", plan.command_line, reported)
         faults = tuple([injection.fault for injection in met])
         fortune = add_up(met, reported)
-    if fortune.exit_status is not None or (fortune.nvml_error and not _needs_no_gpu(wanted)):
-        output = fortune.output(driver.driver_version)
-    elif isinstance(wanted, RefusedError):
-        output = Output(wanted.text, wanted.code)
-    elif not gpus and not _needs_no_gpu(wanted):
-        output = Output(NO_DEVICES_TEXT, NO_DEVICES)
-    else:
-        output = modes.render(Run(driver, wanted, gpus, now, fortune.failures))
+    output = _output(plan, Run(driver, plan.request, counted, gpus, now, fortune.failures), fortune)
     code = None if fortune.delay_ns == NEVER else output.code
-    covered = isinstance(wanted, Request) or wanted.covered
-    driver.log.write(("nvidia-smi", plan.command_line, pid, now, code, faults, covered))
+    driver.log.write(("nvidia-smi", plan.command_line, pid, now, code, faults, plan.covered))
     return Execution(_IGNORE_SIGTERM if fortune.ignores_sigterm else b"", _orders(output, fortune), fortune.delay_ns)
 
 
-def _needs_no_gpu(wanted: Request | RefusedError) -> bool:
-    return isinstance(wanted, RefusedError) or wanted.mode in modes.NEED_NO_GPU
+def _output(plan: _Plan, run: Run, fortune: Misfortune) -> Output:
+    if fortune.exit_status is not None or (fortune.nvml_error and plan.needs_gpus):
+        return fortune.output(run.driver_version)
+    if plan.refusal is not None:
+        return plan.refusal
+    if plan.needs_gpus and not run.gpus:
+        return Output(NO_DEVICES_TEXT, NO_DEVICES)
+    return modes.render(run)
 
 
 def _orders(output: Output, fortune: Misfortune) -> bytes:
@@ -92,13 +93,13 @@ def _orders(output: Output, fortune: Misfortune) -> bytes:
 @lru_cache(maxsize=512)
 def _plan(frame: bytes) -> _Plan:
     arguments = _strings(frame)[1:-2]  # the rest: its own name, its working directory, its terminal
-    wanted: Request | RefusedError
+    command_line = " ".join(["nvidia-smi", *arguments])
     try:
-        wanted = parse(tuple(arguments))
-        modes.check(wanted)
+        request = parse(tuple(arguments))
+        modes.check(request)
     except RefusedError as refused:
-        wanted = refused.with_traceback(None)  # it is kept
-    return _Plan(" ".join(["nvidia-smi", *arguments]), wanted)
+        return _Plan(command_line, Request(), False, Output(refused.text, refused.code), refused.covered)
+    return _Plan(command_line, request, request.mode not in modes.NEED_NO_GPU)
 
 
 def _strings(frame: bytes) -> list[str]:

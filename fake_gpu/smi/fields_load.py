@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from fake_gpu.derived import averages_power, clock_mhz, counts_sram_errors, margin_to_slowdown
 from fake_gpu.smi.columns import Column, Value
-from fake_gpu.smi.derived import averages_power, clock_mhz, counts_sram_errors, margin_to_slowdown
 from fake_gpu.smi.fields import DEPRECATED, fact, fixed, fixed_all, live, switch
 from fake_gpu.smi.run import Reading
 from fake_gpu.units import to_mib

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import Final
 
+from fake_gpu.derived import is_idle, link_generation, link_limit
 from fake_gpu.smi.columns import Column
-from fake_gpu.smi.derived import is_idle, link_generation, link_limit
 from fake_gpu.smi.fields import DEPRECATED, fact, fixed, fixed_all, live, switch
 
 IDENTITY: Final[tuple[Column, ...]] = (
     live("timestamp", "", lambda r: r.run.timestamp),
-    live("driver_version", "", lambda r: r.run.driver.driver_version),
-    live("kmd_version", "", lambda r: r.run.driver.driver_version),
+    live("driver_version", "", lambda r: r.run.driver_version),
+    live("kmd_version", "", lambda r: r.run.driver_version),
     fixed("vgpu_driver_capability.heterogenous_multivGPU"),
-    live("count", "", lambda r: len(r.run.driver.enumerated)),
+    live("count", "", lambda r: len(r.run.counted)),
     live("name", "", lambda r: r.profile.name),
     live("serial", "", lambda r: r.gpu.serial),
     live("uuid", "", lambda r: r.gpu.uuid),
@@ -43,7 +43,7 @@ PCI: Final[tuple[Column, ...]] = (
 )
 
 SETUP: Final[tuple[Column, ...]] = (
-    live("index", "", lambda r: r.gpu.index),
+    live("index", "", lambda r: r.run.index(r.gpu)),
     fixed("display_mode", "", DEPRECATED),
     fixed("display_attached", "", "Yes"),  # even an H200 says so since driver 590
     live("display_active", "", lambda r: switch(r.profile.display)),

@@ -99,7 +99,7 @@ _MEANINGS: Final = {
 def render(run: Run) -> Output:
     """The text that is asked for."""
     if run.request.mode == HELP:
-        return Output(_USAGE.format(version=run.driver.driver_version))
+        return Output(_USAGE.format(version=run.driver_version))
     if run.request.mode == "help-query-gpu":
         return Output(_fields("query-gpu", query_gpu.COLUMNS, query_gpu.ALIASES))
     return Output(_fields("query-compute-apps", query_apps.COLUMNS, query_apps.ALIASES))

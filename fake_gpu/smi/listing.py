@@ -16,5 +16,5 @@ def render(run: Run) -> Output:
             text, code = report(gpu, failed)
             lines.append(text)
         else:
-            lines.append(f"GPU {gpu.index}: {gpu.name} (UUID: {gpu.uuid})\n")
+            lines.append(f"GPU {run.index(gpu)}: {gpu.name} (UUID: {gpu.uuid})\n")
     return Output("".join(lines), code)

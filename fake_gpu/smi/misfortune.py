@@ -31,11 +31,6 @@ class Misfortune:
     ignores_sigterm: bool = False
     holds_pipe: bool = False
 
-    @property
-    def instead(self) -> bool:
-        """Whether the run has no output of its own."""
-        return self.nvml_error != 0 or self.exit_status is not None
-
     def output(self, driver_version: str) -> Output:
         """What a run without an output of its own says."""
         if self.exit_status is not None:

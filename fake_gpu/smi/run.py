@@ -10,7 +10,7 @@ from fake_gpu.gpu import Presence
 from fake_gpu.nvml.codes import CODES
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     from fake_gpu.driver import Driver
     from fake_gpu.gpu import Gpu, Memory
@@ -31,17 +31,29 @@ class Output(NamedTuple):
 class Run:
     """Who is asked for what, and when. Everything printed is of one time, `now_ns` on the driver's clock.
 
-    `gpus`: those it reports. `failures`: NVML errors that some of them answer with, by UUID.
+    `counted`: the GPUs in the order of their indices. `gpus`: those of them that it reports. `failures`: NVML errors
+    that some of them answer with, by UUID.
     """
 
     def __init__(
-        self, driver: Driver, request: Request, gpus: Sequence[Gpu], now_ns: int, failures: Mapping[str, int]
+        self,
+        driver: Driver,
+        request: Request,
+        counted: tuple[Gpu, ...],
+        gpus: tuple[Gpu, ...],
+        now_ns: int,
+        failures: Mapping[str, int],
     ) -> None:
         self.driver = driver
         self.request = request
+        self.counted = counted
         self.gpus = gpus
         self.now_ns = now_ns
         self._failures = failures
+
+    def index(self, gpu: Gpu) -> int:
+        """Its index in this run, whatever the test does to it meanwhile."""
+        return self.counted.index(gpu)
 
     def failure(self, gpu: Gpu) -> int:
         """The NVML error that keeps a GPU's handle from being had, 0 where it is well."""
@@ -53,6 +65,11 @@ class Run:
     def measures(self, gpu: Gpu) -> bool:
         """False where NVML says NOT_SUPPORTED to questions for quantities, as a GB10 does when asked for memory."""
         return not self._failures or self._failures.get(gpu.uuid) != NOT_SUPPORTED
+
+    @property
+    def driver_version(self) -> str:
+        """Such as "590.48.01"."""
+        return self.driver.driver_version
 
     @cached_property
     def timestamp(self) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from typing import Final
 
-from fake_gpu.gpu import Gpu
 from fake_gpu.process import Process
 from fake_gpu.smi.failures import report
 from fake_gpu.smi.run import Output, Reading, Run
@@ -41,7 +40,7 @@ def render(run: Run) -> Output:
         parts += (_gpu_lines(Reading(run, gpu), measured=run.measures(gpu)), _GPU_RULE)
     parts.append(_PROCESS_HEADINGS)
     lines = [
-        _process_line(gpu, process, f"{to_mib(held)}MiB" if run.measures(gpu) else "N/A")
+        _process_line(run.index(gpu), process, f"{to_mib(held)}MiB" if run.measures(gpu) else "N/A")
         for gpu in run.gpus
         for process, held in sorted(gpu.processes_at(run.now_ns), key=lambda pair: pair[0].pid)
     ]
@@ -59,7 +58,7 @@ def _timestamp(run: Run) -> str:
 
 
 def _versions(run: Run) -> str:
-    driver = run.driver.driver_version
+    driver = run.driver_version
     cuda = "{}.{}".format(*run.driver.cuda_version)
     return f"| NVIDIA-SMI {driver:<23}Driver Version: {driver:<15}CUDA Version: {cuda:<9}|\n"
 
@@ -70,7 +69,7 @@ def _gpu_lines(reading: Reading, *, measured: bool) -> str:
     persistence = "On" if profile.persistence else "Off"
     display = "On" if profile.display else "Off"
     return (
-        f"| {gpu.index:3d}  {name:<{_NAME_WIDTH}}    {persistence:<3} |   {gpu.pci_bus_id} {display:>3} "
+        f"| {reading.run.index(gpu):3d}  {name:<{_NAME_WIDTH}}    {persistence:<3} |   {gpu.pci_bus_id} {display:>3} "
         f"| {_ecc(reading):>20} |\n"
         f"|{_status(reading, measured)}|{_memory(reading, measured)}"
         f"|{_utilization(reading, measured):>8}{'Default':>13} |\n"
@@ -110,8 +109,8 @@ def _mig(reading: Reading) -> str:
     return {None: "N/A", False: "Disabled", True: "Enabled"}[reading.profile.mig]
 
 
-def _process_line(gpu: Gpu, process: Process, held: str) -> str:
+def _process_line(index: int, process: Process, held: str) -> str:
     name = process.name
     if len(name) > _PROCESS_NAME_LONGEST:
         name = "..." + name[3 - _PROCESS_NAME_LONGEST :]
-    return f"| {gpu.index:4d}   N/A  N/A    {process.pid:>12}   {process.compute_type:>4}   {name:<38}{held:>8} |\n"
+    return f"| {index:4d}   N/A  N/A    {process.pid:>12}   {process.compute_type:>4}   {name:<38}{held:>8} |\n"

@@ -7,7 +7,7 @@ from fake_gpu.smi.run import Output, Run
 
 def render(run: Run) -> Output:
     """The executable's, NVML's, the driver's and CUDA's version. NVML's has two parts."""
-    version = run.driver.driver_version
+    version = run.driver_version
     cuda = "{}.{}".format(*run.driver.cuda_version)
     return Output(
         f"NVIDIA-SMI version  : {version}\n"

@@ -62,7 +62,7 @@ def activity(pid: int) -> tuple[bool, int]:
         runs = runs or stat[0] in ("R", "D")
         ticks += sum(int(field) for field in stat[11:15])
         try:
-            tasks = os.listdir(f"/proc/{pid}/task")  # noqa: PTH208  # names, not paths
+            tasks = os.listdir(f"/proc/{pid}/task")  # names, not paths
         except OSError:
             continue
         for task in tasks:

@@ -27,7 +27,7 @@ def _children() -> Children | None:
 def name_of(popen: AnyPopen) -> str:
     args = popen.args
     first = args if isinstance(args, (str, bytes, os.PathLike)) else next(iter(args), "")
-    return os.path.basename(os.fsdecode(first).split(" ", 1)[0])  # noqa: PTH119  # may be bytes
+    return os.path.basename(os.fsdecode(first).split(" ", 1)[0])  # may be bytes
 
 
 @functools.wraps(real.popen_init)

@@ -66,9 +66,8 @@ class _Chart:
     def __init__(self, timeline: Timeline, gap: Gap | None, width: int, glyphs: Glyphs) -> None:
         self._timeline, self._gap, self._glyphs = timeline, gap, glyphs
         self._columns = max(20, width - _LEFT - _RIGHT)
-        highest = max([gap.final if gap else 0.0, *(free for row in timeline.free for free in row)])
         # Whole GiB a row, so that the labels are round numbers.
-        self._row_mib = max(1, -(-int(highest) // (ROWS * _GIB))) * _GIB
+        self._row_mib = max(1, -(-int(timeline.most) // (ROWS * _GIB))) * _GIB
         self._cells = [[(" ", "")] * self._columns for _ in range(ROWS)]
 
     def lines(self) -> list[Text]:
@@ -108,7 +107,7 @@ class _Chart:
         for column in range(self._columns):
             free = self._timeline.free_at(gpu, self._moment(column))
             if free is not None:
-                self._cells[self._row(free)][column] = (self._glyphs.other, "magenta")
+                self._cells[self._row(free)][column] = (self._glyphs.other, "bright_blue")
 
     def _draw_gap(self, gap: Gap) -> None:
         column = self._column(gap.moment)
@@ -140,8 +139,11 @@ class _Chart:
         """The GPUs whose free memory ends in this row."""
         ends: Sequence[tuple[int, float]] = [(gpu, free[-1]) for gpu, free in enumerate(self._timeline.free) if free]
         named = [gpu for gpu, free in ends if self._row(free) == row]
-        styles = ["cyan" if gpu == 0 else "magenta" for gpu in named]
-        return Text(f" GPU {','.join(map(str, named))}", style=styles[0]) if named else Text()
+        styles = ["cyan" if gpu == 0 else "bright_blue" for gpu in named]
+        if not named:
+            return Text()
+        stub = " " if 0 in named else self._glyphs.other
+        return Text(f"{stub}GPU {','.join(map(str, named))}", style=styles[0])
 
     def _axis(self) -> Text:
         marks = [(self._glyphs.axis, "dim")] * self._columns

@@ -17,24 +17,20 @@ from pytest_vramsettle.demo.race import Round, Setting, Timeline, VirtualRace, s
 
 def opening(setting: Setting, glyphs: Glyphs = BLOCKS) -> RenderableType:
     """Who takes part, and what the signs mean."""
-    model = setting.model
     return Group(
         Text("Reloading a model: the race for its memory", style="bold"),
-        Text(),
         Text(
-            f"A fake machine with {setting.cards} x {setting.card}, and real programs on it: a server "
-            f"process, nvidia-smi, signals."
+            f"{setting.cards} x {setting.card}. The cards are fake. The server is a real process, killed "
+            f"by a real SIGKILL, and free memory is read by running nvidia-smi.\n"
         ),
+        Text(f"GPU 0  our server holds {setting.server_mib} MiB: all {setting.layers} layers of its model"),
+        Text(f"GPU 1  somebody else's process holds {setting.tenant_mib} MiB\n"),
         Text(
-            f"GPU 0  our server (PID {setting.server_pid}) holds {setting.server_mib} MiB: a model of {model.layers} layers"
+            f"A reload kills the server, probes free memory, and places the model on the GPU with the most; "
+            f"layers that do not fit run on the CPU, slowly. "
+            f"The PID is gone at once; its memory is not: the driver reclaims it from {setting.begins:g} s to "
+            f"{setting.back:g} s after the kill. Three ways to deal with this ramp, in real time:\n"
         ),
-        Text(f"GPU 1  somebody else's process holds {setting.tenant_mib} MiB"),
-        Text(
-            f"A reload kills the server (SIGKILL), probes free memory and places the model on the GPU with the most. "
-            f"The kernel reaps the PID at once. The driver reclaims the memory later: from {setting.begins:g} s to "
-            f"{setting.back:g} s after the kill. That is the ramp. Three ways to wait for it:"
-        ),
-        Text(),
         legend(glyphs),
         Text(),
     )
@@ -44,13 +40,13 @@ def legend(glyphs: Glyphs = BLOCKS) -> Text:
     """The signs of the charts."""
     return Text.assemble(
         (glyphs.full, "cyan"),
-        " free on GPU 0   ",
-        (glyphs.other * 2, "magenta"),
-        " free on GPU 1   ",
+        " free on GPU 0  ",
+        (glyphs.other, "bright_blue"),
+        " free on GPU 1  ",
         (glyphs.probe, "yellow"),
-        " probe   ",
+        " probe  ",
         (glyphs.decision, "bold"),
-        " the probe that decides   ",
+        " probe that decides  ",
         (glyphs.gap, "bold red"),
         " misread",
     )
@@ -70,7 +66,8 @@ def finished(number: int, one: Round, width: int, glyphs: Glyphs = BLOCKS) -> Re
     """A round that is over: its chart, and what it means."""
     return Group(
         running(number, one.way.title, one.timeline, gap_of(one), width, glyphs),
-        Padding(verdict(one, glyphs), (0, 0, 1, 3)),
+        Padding.indent(verdict(one, glyphs), 3),
+        Text(),
     )
 
 
@@ -89,22 +86,20 @@ def verdict(one: Round, glyphs: Glyphs = BLOCKS) -> Text:
 
 def when(one: Round) -> str:
     """The moment of the decision, beside the ramp."""
-    said = "Nothing waited." if one.said is None else f'The wait said "{one.said}".'
-    if one.share_back <= 0:
-        state = "when none of the memory was back"
-    elif one.decided < one.back:
-        state = f"when {one.share_back:.0%} of the memory was back"
+    said = "No wait." if one.said is None else f'It said "{one.said}".'
+    if one.decided >= one.back:
+        state = f"the memory back for {seconds(one.decided - one.back)}"
+    elif one.share_back > 0:
+        state = f"{one.share_back:.0%} of the memory back"
     else:
-        state = f"{seconds(one.decided - one.back)} after all memory was back"
-    return f"{said} Decided {seconds(one.decided)} after the kill, {state}."
+        state = "none of the memory back"
+    return f"{said} Decided {seconds(one.decided)} after the kill: {state}."
 
 
 def what_was_read(one: Round) -> str:
     """The misread."""
     read, final = one.placement.read[0].free_mib, one.right.read[0].free_mib
-    if one.is_misread:
-        return f"Misread {one.misread_mib} MiB: GPU 0 read {read} MiB free; {final} MiB are, once reclaim is over."
-    return f"Misread {one.misread_mib} MiB: GPU 0 read {read} MiB free, of the {final} MiB that are free in the end."
+    return f"Misread {one.misread_mib} MiB: GPU 0 read {read} MiB free; after reclaim it is {final} MiB."
 
 
 def where(one: Round) -> str:
@@ -146,7 +141,7 @@ def summary(rounds: Sequence[Round], glyphs: Glyphs = BLOCKS) -> Table:
     table.add_column("decided after", justify="right")
     table.add_column("misread", justify="right")
     table.add_column("placed on")
-    table.add_column("on the CPU", justify="right")
+    table.add_column("layers on CPU", justify="right")
     for one in rounds:
         table.add_row(
             one.way.short,
@@ -154,7 +149,7 @@ def summary(rounds: Sequence[Round], glyphs: Glyphs = BLOCKS) -> Table:
             seconds(one.decided),
             f"{one.misread_mib} MiB",
             gpu_of(one.placement),
-            f"{one.placement.on_cpu} of {one.placement.layers} layers",
+            f"{one.placement.on_cpu} of {one.placement.layers}",
             style="red" if one.is_misread else "green",
         )
     return table
@@ -163,10 +158,10 @@ def summary(rounds: Sequence[Round], glyphs: Glyphs = BLOCKS) -> Table:
 def what_next() -> Text:
     """Three lines that lead on."""
     return Text.assemble(
-        ("Next\n", "bold"),
-        "test it   def test_reload(fake_driver, monotonic_clock, settle): ...   README.md\n",
-        "cure it   with kills.recording(pid): process.kill(); process.wait()\n",
-        "          result = wait_for_vram_settle(kills)   # then probe, then load",
+        ("Next", "bold"),
+        "\ntest it   def test_reload(fake_driver, monotonic_clock, settle): ...",
+        "\ncure it   with kills.recording(pid): ...  and then  wait_for_vram_settle(kills)",
+        "\nread on   README.md begins with that test, and has the cure for your load path",
     )
 
 

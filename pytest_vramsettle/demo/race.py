@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from fake_gpu import Clock, Driver, Gpu, Ramp
-from fake_gpu.units import MIB
+from fake_gpu.units import MIB, to_mib
 from pytest_vramsettle.clock import VirtualClock
 from pytest_vramsettle.demo.loader import Backend, FreeMemory, Model, Placement, place
 from pytest_vramsettle.kills import KillRecord
@@ -62,10 +62,9 @@ class Setting:
 
     card: str
     cards: int
-    server_pid: int
     server_mib: int
     tenant_mib: int
-    model: Model
+    layers: int
     begins: float
     back: float
 
@@ -75,12 +74,13 @@ class Timeline:
     """True free memory, and when nvidia-smi was run.
 
     `free` has one row for each GPU, in the order of their indices: its free MiB at `start`, `start + step`, …
-    `end` is where the time axis ends, which may be later than what is known yet.
+    `end` is where the time axis ends, which may be later than what is known yet; `most` is what can be free on a GPU.
     """
 
     start: float
     step: float
     end: float
+    most: float
     free: tuple[tuple[float, ...], ...]
     probes: tuple[float, ...]
 
@@ -135,10 +135,9 @@ class Machine:
         return Setting(
             card=self.gpus[0].name,
             cards=len(self.gpus),
-            server_pid=self.server.pid,
             server_mib=MODEL.mib,
             tenant_mib=TENANT_MIB,
-            model=MODEL,
+            layers=MODEL.layers,
             begins=BEGINS,
             back=BEGINS + LASTS,
         )
@@ -146,26 +145,27 @@ class Machine:
     def race(self, way: Way) -> Round:
         """Reloads for real, waiting in this way."""
         if self.server.popen is None:
-            raise ValueError("the server has to be a process of the driver's own")
+            raise ValueError(f"{self.server!r} is no process that a backend could kill")
         said: list[SettleResult | None] = []
         placement = Backend(self.server.popen, MODEL, lambda kills: said.append(way.wait(kills))).reload()
         decided = self._probes()[-1]
-        back_ns = RAMP.done_after_ns(MODEL.mib * MIB)
-        if self.server.died_ns is None or back_ns is None:
-            raise ValueError(f"there is nothing to see: {self.server!r}, {RAMP!r}")
-        final = [self._free(gpu, self.server.died_ns + back_ns) // MIB for gpu in range(len(self.gpus))]
         return Round(
             way=way,
             said=None if said[0] is None else said[0].outcome,
             decided=decided,
-            back=back_ns / _SECOND,
+            back=BEGINS + LASTS,
             share_back=RAMP.share(round(decided * _SECOND)),
             placement=placement,
-            right=place(
-                MODEL, [FreeMemory(gpu.index, gpu.uuid, free) for gpu, free in zip(self.gpus, final, strict=True)]
-            ),
+            right=place(MODEL, self._read_at(BEGINS + LASTS)),
             timeline=self.timeline(decided + _BEFORE),
         )
+
+    def _read_at(self, moment: float) -> list[FreeMemory]:
+        """What nvidia-smi will say then."""
+        at_ns = self._zero_ns + round(moment * _SECOND)
+        return [
+            FreeMemory(gpu.index, gpu.uuid, to_mib(self._free(number, at_ns))) for number, gpu in enumerate(self.gpus)
+        ]
 
     @property
     def _zero_ns(self) -> int:
@@ -189,6 +189,7 @@ class Machine:
             start=-_BEFORE,
             step=_STEP,
             end=end,
+            most=max(self._room) / MIB,
             free=tuple(tuple(self._free(gpu, at) / MIB for at in moments) for gpu in range(len(self.gpus))),
             probes=self._probes(),
         )

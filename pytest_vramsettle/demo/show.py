@@ -24,14 +24,14 @@ def show(console: Console) -> None:
     rounds = []
     for number, way in enumerate(WAYS, 1):
         with machine() as fresh:
-            rounds.append(_Showing(console, fresh, number, way, width, glyphs).run())
+            rounds.append(Showing(console, fresh, number, way, width, glyphs).run())
         console.print(drawing.finished(number, rounds[-1], width, glyphs), width=width)
     console.print(drawing.virtually(rounds, race_virtually()), width=width)
     console.print(drawing.summary(rounds, glyphs), width=width)
     console.print(drawing.what_next(), width=width)
 
 
-class _Showing:
+class Showing:
     """One round in real time."""
 
     def __init__(self, console: Console, fresh: Machine, number: int, way: Way, width: int, glyphs: Glyphs) -> None:

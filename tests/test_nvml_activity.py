@@ -1,0 +1,234 @@
+"""What a card is doing, through NVML: load, temperature, fans, power, clocks, links, errors, field values, events."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import time
+from collections.abc import Iterator
+
+import pynvml
+import pytest
+from nvml_client import U32, HandClock, handle_of, initialised, nvml, unsigned
+
+from fake_gpu import Driver, Gpu
+
+
+@pytest.fixture
+def clock() -> HandClock:
+    return HandClock()
+
+
+@pytest.fixture
+def driver(clock: HandClock) -> Iterator[Driver]:
+    with initialised(Driver(clock=clock)) as driver:
+        yield driver
+
+
+@pytest.fixture
+def rtx(driver: Driver) -> Gpu:
+    return driver.add_gpu("rtx-4090")
+
+
+@pytest.fixture
+def h200(driver: Driver) -> Gpu:
+    return driver.add_gpu("h200")
+
+
+def test_load(rtx: Gpu) -> None:
+    handle = pynvml.nvmlDeviceGetHandleByIndex(0)
+    rtx.activity.gpu_percent, rtx.activity.memory_percent = 97, 41
+    rtx.activity.encoder_percent, rtx.activity.decoder_percent = 12, 7
+    rates = pynvml.nvmlDeviceGetUtilizationRates(handle)
+    assert (rates.gpu, rates.memory) == (97, 41)
+    assert pynvml.nvmlDeviceGetEncoderUtilization(handle) == [12, 167_000]
+    assert pynvml.nvmlDeviceGetDecoderUtilization(handle) == [7, 167_000]
+    assert pynvml.nvmlDeviceGetJpgUtilization(handle)[0] == pynvml.nvmlDeviceGetOfaUtilization(handle)[0] == 0
+
+
+def test_temperature_in_both_versions(rtx: Gpu) -> None:
+    handle = pynvml.nvmlDeviceGetHandleByIndex(0)
+    rtx.activity.temperature = 71
+    assert pynvml.nvmlDeviceGetTemperature(handle, pynvml.NVML_TEMPERATURE_GPU) == 71
+    assert pynvml.nvmlDeviceGetTemperatureV(handle, pynvml.NVML_TEMPERATURE_GPU) == 71
+    assert unsigned("nvmlDeviceGetTemperature", handle, 2) == "INVALID_ARGUMENT"
+    request = (U32 * 3)(0x200000C)
+    assert nvml("nvmlDeviceGetTemperatureV", handle, request) == "ARGUMENT_VERSION_MISMATCH"
+
+
+def test_temperature_thresholds(driver: Driver, rtx: Gpu) -> None:
+    handle = handle_of(rtx)
+    answers = [unsigned("nvmlDeviceGetTemperatureThreshold", handle, kind) for kind in (0, 1, 2, 3, 4, 7, 8)]
+    assert answers == [100, 95, "NOT_SUPPORTED", 84, "NOT_SUPPORTED", "NOT_SUPPORTED", "INVALID_ARGUMENT"]
+
+
+def test_fans(driver: Driver, rtx: Gpu) -> None:
+    server_card = handle_of(driver.add_gpu("t4"))
+    rtx.activity.fan_percent = 35
+    handle = handle_of(rtx)
+    assert unsigned("nvmlDeviceGetNumFans", handle) == 2
+    assert unsigned("nvmlDeviceGetFanSpeed", handle) == unsigned("nvmlDeviceGetFanSpeed_v2", handle, 1) == 35
+    assert unsigned("nvmlDeviceGetFanSpeed_v2", handle, 2) == "INVALID_ARGUMENT"
+    assert unsigned("nvmlDeviceGetFanSpeed", server_card) == "NOT_SUPPORTED"
+    assert unsigned("nvmlDeviceGetFanSpeed_v2", server_card, 0) == "NOT_SUPPORTED"
+
+
+def test_power(rtx: Gpu) -> None:
+    handle = pynvml.nvmlDeviceGetHandleByIndex(0)
+    assert pynvml.nvmlDeviceGetPowerUsage(handle) == 21_500
+    rtx.activity.power, rtx.activity.pstate = 390.25, 2
+    assert pynvml.nvmlDeviceGetPowerUsage(handle) == 390_250
+    assert pynvml.nvmlDeviceGetPowerManagementLimit(handle) == pynvml.nvmlDeviceGetEnforcedPowerLimit(handle) == 450_000
+    assert pynvml.nvmlDeviceGetPowerManagementLimitConstraints(handle) == [150_000, 600_000]
+    assert pynvml.nvmlDeviceGetPowerManagementDefaultLimit(handle) == 450_000
+    assert pynvml.nvmlDeviceGetPerformanceState(handle) == pynvml.nvmlDeviceGetPowerState(handle) == 2
+    assert pynvml.nvmlDeviceGetSupportedPerformanceStates(handle)[:2] == [0, 8]
+
+
+def test_energy_grows_with_the_clock(rtx: Gpu, clock: HandClock) -> None:
+    handle = pynvml.nvmlDeviceGetHandleByIndex(0)
+    assert pynvml.nvmlDeviceGetTotalEnergyConsumption(handle) == 0
+    clock.go(2)
+    assert pynvml.nvmlDeviceGetTotalEnergyConsumption(handle) == 43_000
+    clock.go(3600)
+    assert pynvml.nvmlDeviceGetTotalEnergyConsumption(handle) == 43_000 + 77_400_000
+
+
+def test_clocks(rtx: Gpu) -> None:
+    handle = pynvml.nvmlDeviceGetHandleByIndex(0)
+    assert pynvml.nvmlDeviceGetClockInfo(handle, pynvml.NVML_CLOCK_SM) == 210
+    assert pynvml.nvmlDeviceGetCurrentClocksEventReasons(handle) == 1
+    rtx.activity.busy = True
+    assert pynvml.nvmlDeviceGetClockInfo(handle, pynvml.NVML_CLOCK_MEM) == 10501
+    assert pynvml.nvmlDeviceGetMaxClockInfo(handle, pynvml.NVML_CLOCK_VIDEO) == 2415
+    assert pynvml.nvmlDeviceGetCurrentClocksThrottleReasons(handle) == 0
+    assert pynvml.nvmlDeviceGetSupportedMemoryClocks(handle) == [10501, 10251, 5001, 810, 405]
+    graphics = pynvml.nvmlDeviceGetSupportedGraphicsClocks(handle, 10501)
+    assert (graphics[0], graphics[1], graphics[-1]) == (3120, 3105, 210)
+    assert unsigned("nvmlDeviceGetClockInfo", handle, 4) == "INVALID_ARGUMENT"
+    assert nvml("nvmlDeviceGetSupportedGraphicsClocks", handle, 1, ctypes.byref(U32(0)), None) == "NOT_FOUND"
+    assert unsigned("nvmlDeviceGetApplicationsClock", handle, 0) == "DEPRECATED"
+
+
+def test_links(driver: Driver, rtx: Gpu, h200: Gpu) -> None:
+    handle = pynvml.nvmlDeviceGetHandleByIndex(0)
+    assert pynvml.nvmlDeviceGetCurrPcieLinkGeneration(handle) == 1
+    rtx.activity.busy, rtx.activity.pcie_rx_kib_s, rtx.activity.pcie_tx_kib_s = True, 1000, 2000
+    assert pynvml.nvmlDeviceGetCurrPcieLinkGeneration(handle) == pynvml.nvmlDeviceGetMaxPcieLinkGeneration(handle) == 4
+    assert pynvml.nvmlDeviceGetCurrPcieLinkWidth(handle) == pynvml.nvmlDeviceGetMaxPcieLinkWidth(handle) == 16
+    assert pynvml.nvmlDeviceGetPcieThroughput(handle, pynvml.NVML_PCIE_UTIL_RX_BYTES) == 1000
+    assert pynvml.nvmlDeviceGetPcieThroughput(handle, pynvml.NVML_PCIE_UTIL_TX_BYTES) == 2000
+    assert unsigned("nvmlDeviceGetPcieThroughput", handle, 2) == "INVALID_ARGUMENT"
+    assert pynvml.nvmlDeviceGetPcieReplayCounter(handle) == 0
+    assert [unsigned("nvmlDeviceGetNvLinkState", handle_of(h200), link) for link in (0, 17, 18)] == [
+        1,
+        1,
+        "INVALID_ARGUMENT",
+    ]
+    assert unsigned("nvmlDeviceGetNvLinkVersion", handle_of(h200), 0) == pynvml.NVML_NVLINK_VERSION_4_0
+    assert unsigned("nvmlDeviceGetNvLinkState", handle, 0) == "NOT_SUPPORTED"
+
+
+def test_two_cards(driver: Driver, h200: Gpu, rtx: Gpu) -> None:
+    second = handle_of(driver.add_gpu("h200"))
+    first, third = handle_of(h200), handle_of(rtx)
+    read, nvlink = 0, 2
+    assert unsigned("nvmlDeviceGetP2PStatus", first, second, nvlink) == pynvml.NVML_P2P_STATUS_OK
+    assert unsigned("nvmlDeviceGetP2PStatus", first, third, nvlink) == pynvml.NVML_P2P_STATUS_NOT_SUPPORTED
+    assert unsigned("nvmlDeviceGetP2PStatus", first, third, read) == 1
+    assert unsigned("nvmlDeviceGetTopologyCommonAncestor", first, second) == pynvml.NVML_TOPOLOGY_NODE
+    assert unsigned("nvmlDeviceGetP2PStatus", first, ctypes.c_void_p(1), 0) == "INVALID_ARGUMENT"
+    rtx.lose()
+    assert unsigned("nvmlDeviceGetP2PStatus", first, third, 0) == "GPU_IS_LOST"
+
+
+def test_cpu_affinity_is_every_cpu(rtx: Gpu) -> None:
+    handle = pynvml.nvmlDeviceGetHandleByIndex(0)
+    cpus = os.cpu_count() or 1
+    words = pynvml.nvmlDeviceGetCpuAffinity(handle, 1 + cpus // 64)
+    assert sum(int(word).bit_count() for word in words) == cpus
+    assert nvml("nvmlDeviceGetCpuAffinity", handle, 0, (ctypes.c_ulong * 1)()) == "INVALID_ARGUMENT"
+
+
+def test_errors_are_counted_by_cards_with_ecc(driver: Driver, h200: Gpu, rtx: Gpu) -> None:
+    t4 = driver.add_gpu("t4")
+    count = ctypes.c_ulonglong(7)
+
+    def counter(gpu: Gpu, location: int) -> str:
+        return nvml("nvmlDeviceGetMemoryErrorCounter", handle_of(gpu), 0, 0, location, ctypes.byref(count))
+
+    assert counter(h200, pynvml.NVML_MEMORY_LOCATION_DRAM) == counter(t4, 0) == "SUCCESS"
+    assert count.value == 0
+    assert counter(h200, 0) == counter(t4, 7) == counter(rtx, 2) == "NOT_SUPPORTED"
+    assert counter(h200, 8) == "INVALID_ARGUMENT"
+    assert unsigned("nvmlDeviceGetRetiredPagesPendingStatus", handle_of(t4)) == 0
+    assert unsigned("nvmlDeviceGetRetiredPagesPendingStatus", handle_of(h200)) == "NOT_SUPPORTED"
+    assert pynvml.nvmlDeviceGetRemappedRows(pynvml.nvmlDeviceGetHandleByIndex(0)) == (0, 0, 0, 0)
+    assert nvml("nvmlDeviceGetRemappedRows", handle_of(t4), *[ctypes.byref(U32())] * 4) == "NOT_SUPPORTED"
+    assert pynvml.nvmlDeviceGetEccMode(pynvml.nvmlDeviceGetHandleByIndex(0)) == [1, 1]
+
+
+def test_field_values_each_have_their_own_code(h200: Gpu) -> None:
+    handle = pynvml.nvmlDeviceGetHandleByIndex(0)
+    power, links, temperature, unknown, wrong_link = pynvml.nvmlDeviceGetFieldValues(
+        handle,
+        [
+            pynvml.NVML_FI_DEV_POWER_INSTANT,
+            pynvml.NVML_FI_DEV_NVLINK_LINK_COUNT,
+            pynvml.NVML_FI_DEV_MEMORY_TEMP,
+            9999,
+            (pynvml.NVML_FI_DEV_NVLINK_THROUGHPUT_DATA_TX, 18),
+        ],
+    )
+    assert (power.nvmlReturn, power.valueType, power.value.uiVal) == (0, pynvml.NVML_VALUE_TYPE_UNSIGNED_INT, 77_710)
+    assert (links.value.uiVal, temperature.value.uiVal) == (18, 32)
+    assert abs(power.timestamp / 1e6 - time.time()) < 60
+    assert unknown.nvmlReturn == pynvml.NVML_ERROR_NOT_SUPPORTED
+    assert wrong_link.nvmlReturn == pynvml.NVML_ERROR_INVALID_ARGUMENT
+
+
+@pytest.mark.parametrize("count", [0, -1, -(2**31)])
+def test_field_values_need_a_count(h200: Gpu, count: int) -> None:
+    value = pynvml.c_nvmlFieldValue_t()
+    assert nvml("nvmlDeviceGetFieldValues", handle_of(h200), count, ctypes.byref(value)) == "INVALID_ARGUMENT"
+
+
+def test_margins_to_the_thresholds(h200: Gpu) -> None:
+    handle = pynvml.nvmlDeviceGetHandleByIndex(0)
+    request = (ctypes.c_int * 2)(0x1000008)
+    assert nvml("nvmlDeviceGetMarginTemperature", handle, request) == "SUCCESS"
+    assert request[1] == 59
+    fields = [pynvml.NVML_FI_DEV_TEMPERATURE_SHUTDOWN_TLIMIT, pynvml.NVML_FI_DEV_TEMPERATURE_GPU_MAX_TLIMIT]
+    shutdown, highest = pynvml.nvmlDeviceGetFieldValues(handle, fields)
+    assert (shutdown.value.siVal, highest.value.siVal) == (-8, 0)  # what nvidia-smi of a real one shows
+
+
+def test_performance_metrics_are_not_there(h200: Gpu) -> None:
+    handle = pynvml.nvmlDeviceGetHandleByIndex(0)
+    assert pynvml.nvmlGpmQueryDeviceSupport(handle).isSupportedDevice == 0
+
+
+# -- events, on the real clock
+
+
+def test_a_wait_for_events_lasts_for_its_timeout() -> None:
+    with initialised(Driver()) as driver:
+        driver.add_gpu("t4")
+        handle = pynvml.nvmlDeviceGetHandleByIndex(0)
+        events = pynvml.nvmlEventSetCreate()
+        pynvml.nvmlDeviceRegisterEvents(handle, pynvml.nvmlEventTypeXidCriticalError, events)
+        begun = time.monotonic()
+        with pytest.raises(pynvml.NVMLError_Timeout):
+            pynvml.nvmlEventSetWait_v2(events, 30)
+        assert 0.03 <= time.monotonic() - begun < 5
+        pynvml.nvmlEventSetFree(events)
+        with pytest.raises(pynvml.NVMLError_InvalidArgument):
+            pynvml.nvmlEventSetFree(events)
+
+
+def test_events_that_a_card_does_not_have(rtx: Gpu) -> None:
+    handle = pynvml.nvmlDeviceGetHandleByIndex(0)
+    events = pynvml.nvmlEventSetCreate()
+    assert pynvml.nvmlDeviceGetSupportedEventTypes(handle) == 4 | 8 | 16
+    with pytest.raises(pynvml.NVMLError_NotSupported):
+        pynvml.nvmlDeviceRegisterEvents(handle, pynvml.nvmlEventTypeDoubleBitEccError, events)
