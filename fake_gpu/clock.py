@@ -34,6 +34,13 @@ class Clock(Protocol):
         runs what has come due. Returns what cancels it.
         """
 
+    def before_jump(self, callback: Callable[[], None]) -> Cancel:
+        """Have a clock that jumps call `callback` each time it is about to leave an instant, as `call_at` does.
+
+        So that what happened outside by then (a process died) is noticed at the time at which it happened. A real clock
+        ignores this. Returns what ends it.
+        """
+
     def client_waits(self, pid: int, deadline_ns: int | None, wake: Callable[[], None]) -> Cancel:
         """Process `pid` waits for an answer that is due at the deadline (None: never).
 
@@ -67,6 +74,9 @@ class RealClock:
             released.wait(rest / 1e9)
 
     def call_at(self, deadline_ns: int, callback: Callable[[], None]) -> Cancel:
+        return _nothing
+
+    def before_jump(self, callback: Callable[[], None]) -> Cancel:
         return _nothing
 
     def client_waits(self, pid: int, deadline_ns: int | None, wake: Callable[[], None]) -> Cancel:

@@ -83,6 +83,7 @@ class Driver:
         self._as_of: dict[int, int] = {}  # threads in which something scheduled runs, and the time it runs at
         self._errors: deque[BaseException] = deque()
         self._activation: activation.Activation | None = None
+        self._forget_clock: Cancel = lambda: None
         self._directory = directory
         self._owner = os.getpid()
 
@@ -94,6 +95,7 @@ class Driver:
             raise DriverStateError("this Driver was stopped; make a new one")
         self.nvml = Nvml(self)
         self._activation = activation.Activation(self, self._directory)
+        self._forget_clock = self.clock.before_jump(self._reach)
         return self
 
     def stop(self) -> None:
@@ -104,6 +106,7 @@ class Driver:
         if os.getpid() != self._owner:
             return  # a forked child has a copy of the object; the parent's driver is not its to stop
         self.closed.set()
+        self._forget_clock()
         active, self._activation = self._activation, None
         if active is not None:
             active.close()

@@ -5,6 +5,9 @@ Each runs over nvidia-smi, over NVML, and with an injected probe callable. Times
 
 from __future__ import annotations
 
+import os
+import signal
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -254,3 +257,38 @@ def test_a_wedged_nvidia_smi_costs_max_wait_and_no_more(
     result = settle(max_wait=2.0)
     assert result.outcome == "timed_out"
     assert monotonic_clock.elapsed == 2.0
+
+
+@pytest.mark.parametrize("way", ["popen", "os.kill"])
+def test_a_death_is_stamped_before_the_clock_leaves_its_instant(
+    fake_driver: Driver, monotonic_clock: VirtualClock, way: str
+) -> None:
+    gpu = fake_driver.add_gpu("rtx-4090")
+    for _ in range(10):
+        process = fake_driver.spawn(gpu, used="20 GiB", reclaim=Ramp.linear("500ms"))
+        killed_ns = monotonic_clock.monotonic_ns()
+        if way == "popen":
+            assert process.popen is not None
+            process.popen.kill()
+            process.popen.wait()
+        else:
+            os.kill(process.pid, signal.SIGKILL)
+        time.sleep(0.95)  # nobody has asked the driver since
+        assert process.died_ns == killed_ns
+        assert gpu.memory.used == 0
+
+
+def test_waits_of_two_threads_at_once(
+    fake_driver: Driver, monotonic_clock: VirtualClock, settle: Callable[..., SettleResult]
+) -> None:
+    results: list[SettleResult] = []
+    gpu = fake_driver.add_gpu("rtx-4090")
+    fake_driver.process(gpu, used="8 GiB").kill(reclaim=Ramp.never())
+    cancel = threading.Event()
+    waiter = threading.Thread(target=lambda: results.append(settle(max_wait=30, cancel=cancel)))
+    waiter.start()
+    monotonic_clock.advance(0.6)  # runs every timer due on the way, in order
+    cancel.set()
+    waiter.join()
+    assert results[0].outcome == "cancelled"
+    assert monotonic_clock.elapsed == 0.6

@@ -56,6 +56,8 @@ class Engine:
         self.holders: set[object] = set()
         self.notes: list[str] = []
         self.failures: list[BaseException] = []
+        # Called, without the mutex, when the clock is about to move from one instant to another.
+        self.before_jump: list[Callable[[], None]] = []
         self._heap: list[tuple[int, int, Due]] = []
         self._compact_at = 256
         self._order = itertools.count()
@@ -201,6 +203,7 @@ class Engine:
 
     def advance(self) -> None:
         """Move the clock for as long as nobody runs. The mutex is held, and let go around callbacks."""
+        asked = False
         while self._mover is None and self.quiet():
             if self._polling and self._poll():
                 continue
@@ -214,7 +217,14 @@ class Engine:
                     self.fire(waiter, SETTLED)
             elif heap:
                 if heap[0][0] > self.now:
+                    if self.before_jump and not asked:
+                        # They may notice something that happened by now, and set a timer for it: look again.
+                        asked = True
+                        for call in tuple(self.before_jump):
+                            self._call(call)
+                        continue
                     self._jump(heap[0][0])
+                    asked = False
                 self._run_due()
             else:
                 return

@@ -144,6 +144,15 @@ class VirtualClock:
 
         return cancel
 
+    def before_jump(self, callback: Callable[[], None]) -> Callable[[], None]:
+        """Have the clock call `callback` whenever it is about to leave an instant. Returns what ends that.
+
+        As with `call_at`: in the thread that moves the clock, with none of the clock's locks held, and it must not wait.
+        """
+        calls = self._engine.before_jump
+        calls.append(callback)
+        return lambda: calls.remove(callback) if callback in calls else None
+
     def client_waits(self, pid: int, deadline_ns: int | None, wake: Callable[[], None]) -> Callable[[], None]:
         """Process `pid` waits for an answer that is due at the deadline (None: never).
 
