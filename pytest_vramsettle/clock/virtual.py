@@ -147,7 +147,7 @@ class VirtualClock:
     def before_jump(self, callback: Callable[[], None]) -> Callable[[], None]:
         """Have the clock call `callback` whenever it is about to leave an instant. Returns what ends that.
 
-        As with `call_at`: in the thread that moves the clock, with none of the clock's locks held, and it must not wait.
+        As with `call_at`: in the thread that moves the clock, with none of its locks held, and it must not wait.
         """
         calls = self._engine.before_jump
         calls.append(callback)
