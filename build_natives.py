@@ -5,6 +5,7 @@ Run by itself (`python build_natives.py`) it compiles in place, which is what an
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import shlex
@@ -51,6 +52,14 @@ def _compile(compiler: list[str], arguments: list[str]) -> None:
         )
 
 
+def _compile_program(compiler: list[str], arguments: list[str]) -> None:
+    """Without shared libraries where the machine has the static C library: half of a short run is loading them."""
+    with contextlib.suppress(SystemExit):
+        _compile(compiler, ["-static", *arguments])
+        return
+    _compile(compiler, arguments)
+
+
 def _generators() -> tuple[Callable[[], str], Callable[[], str]]:
     """The functions that write the C headers. They need the standard library alone, their package's front does not."""
     bare = types.ModuleType("fake_gpu")
@@ -92,8 +101,8 @@ def build(target: Path) -> None:
                 *("-o", str(plain)),
             ],
         )
-        _compile(compiler, [*includes, str(NATIVE / "smi.c"), "-o", str(scratch / "nvidia-smi")])
-        _compile(compiler, [str(NATIVE / "puppet.c"), "-o", str(scratch / "puppet")])
+        _compile_program(compiler, [*includes, str(NATIVE / "smi.c"), "-o", str(scratch / "nvidia-smi")])
+        _compile_program(compiler, [str(NATIVE / "puppet.c"), "-o", str(scratch / "puppet")])
         for made in (library, plain, scratch / "nvidia-smi", scratch / "puppet"):
             made.replace(target / made.name)
 

@@ -21,6 +21,7 @@ from fake_gpu.clock import Cancel
 from fake_gpu.nvml.abi import checksum
 from fake_gpu.nvml.codes import CODES
 from fake_gpu.nvml.dispatch import NEVER, BadRequest, Session
+from fake_gpu.smi.execution import execute
 
 if TYPE_CHECKING:
     from fake_gpu.driver import Driver
@@ -222,8 +223,6 @@ class Server:
 
     def _answer(self, connection: Connection, frame: bytes) -> None:
         if connection.role == "S":
-            from fake_gpu.smi.execution import execute
-
             execution = execute(self._driver, frame, connection.pid)
             if execution.at_once:
                 self._send(connection, execution.at_once)
