@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import _thread
 import contextlib
-import heapq
 import itertools
 import os
 import subprocess
@@ -25,10 +24,11 @@ from types import TracebackType
 import msgspec
 
 from fake_gpu import activation
+from fake_gpu.agenda import Agenda
 from fake_gpu.calls import Call, CallLog
 from fake_gpu.clock import Cancel, Clock, RealClock
 from fake_gpu.errors import DriverStateError, InvalidValue
-from fake_gpu.fault import Fault, Injection
+from fake_gpu.fault import Fault, Injection, Injections
 from fake_gpu.gpu import Gpu, Presence, total_and_reserved
 from fake_gpu.nvml.dispatch import Nvml, Session
 from fake_gpu.process import ComputeType, Death, Process, open_pidfd
@@ -74,14 +74,12 @@ class Driver:
         self.closed = threading.Event()
         self._order: list[Gpu] = []
         self._log = CallLog()
-        self._injections: list[Injection] = []
-        self._agenda: list[tuple[int, int, Callable[[], object]]] = []
-        self._sequence = itertools.count()
+        self._injections = Injections()
+        self._errors: deque[BaseException] = deque()
+        self._agenda = Agenda(self.keep)
         self._pids = itertools.count(FIRST_VIRTUAL_PID)
         self._listeners: list[Callable[[Death], object]] = []
         self._watch = Watch()
-        self._as_of: dict[int, int] = {}  # threads in which something scheduled runs, and the time it runs at
-        self._errors: deque[BaseException] = deque()
         self._activation: activation.Activation | None = None
         self._forget_clock: Cancel = lambda: None
         self._directory = directory
@@ -376,21 +374,23 @@ class Driver:
     def at(self, time: Duration, call: Callable[[], object]) -> None:
         """Has `call` called once the clock is `time` past this line: before the next reading, or a clock's jump.
 
-        While it runs, it is exactly that time, however late the reading comes. What it raises is raised by the reading
-        where that is the test's own, else when the driver stops.
+        While it runs, it is exactly that time, however late the reading comes. What it raises is raised when the driver
+        stops. Raises InvalidValue for a time that is no duration or a `call` that cannot be called.
         """
+        if not callable(call):
+            raise InvalidValue(f"at({time!r}, {call!r}): give something to call, such as gpu.remove, without brackets")
         deadline = self.sync() + parse_duration(time)
-        with self.lock:
-            heapq.heappush(self._agenda, (deadline, next(self._sequence), call))
+        self._agenda.add(deadline, call)
         self.clock.call_at(deadline, self._reach)
 
     def sync(self) -> int:
         """Brings the state up to date, and returns the time it is now of, in nanoseconds on the driver's clock."""
-        if self._as_of and (as_of := self._as_of.get(_thread.get_ident())) is not None:
+        as_of = self._agenda.time_of_running_call()
+        if as_of is not None:
             return as_of
         now = self.clock.monotonic_ns()
-        if self._agenda and self._agenda[0][0] <= now:
-            self._run_due(now)
+        if self._agenda.is_due(now):
+            self._agenda.run_due(now)
         if self._watch.processes:
             self._notice_deaths(now)
         return now
@@ -398,20 +398,6 @@ class Driver:
     def _reach(self) -> None:
         with contextlib.suppress(Exception):  # kept already, for the test's own thread
             self.sync()
-
-    def _run_due(self, now_ns: int) -> None:
-        while True:
-            with self.lock:
-                if not self._agenda or self._agenda[0][0] > now_ns:
-                    return
-                deadline, _, call = heapq.heappop(self._agenda)
-            self._as_of[_thread.get_ident()] = deadline
-            try:
-                call()
-            except BaseException as error:
-                self._errors.append(error)
-            finally:
-                del self._as_of[_thread.get_ident()]
 
     def _notice_deaths(self, now_ns: int) -> None:
         for process in self._watch.dead():
@@ -449,10 +435,7 @@ class Driver:
             raise InvalidValue(f"{fault!r} can only meet nvidia-smi, not via={via!r}")
         if after < 0 or (times is not None and times < 1):
             raise InvalidValue(f"inject(after={after}, times={times}): after is 0 or more, times 1 or more, or None")
-        injection = Injection(fault, via, None if gpu is None else gpu.uuid, after, times)
-        with self.lock:
-            self._injections.append(injection)
-        return lambda: self._injections.remove(injection) if injection in self._injections else None
+        return self._injections.add(Injection(fault, via, None if gpu is None else gpu.uuid, after, times))
 
     @property
     def has_faults(self) -> bool:
@@ -465,10 +448,7 @@ class Driver:
 
     def injections_met(self, via: str, name: str, gpu_uuids: frozenset[str] | None) -> tuple[Injection, ...]:
         """As `faults`, for front ends that report many GPUs in one call and have to know which one is meant."""
-        if not self._injections:
-            return ()
-        with self.lock:
-            return tuple(one for one in self._injections if one.meets(via, name, gpu_uuids))
+        return self._injections.met_by(via, name, gpu_uuids)
 
     @property
     def calls(self) -> list[Call]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import _thread
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -96,7 +98,7 @@ class Fault:
         return f"Fault.{self.kind}()"
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Injection:
     """A fault, whom it meets, and how many matching calls have come by."""
 
@@ -122,3 +124,33 @@ class Injection:
             return False
         self.applied += 1
         return True
+
+
+class Injections:
+    """The faults that a driver's calls meet."""
+
+    def __init__(self) -> None:
+        self._lock = _thread.allocate_lock()
+        self._injections: list[Injection] = []
+
+    def __bool__(self) -> bool:
+        return bool(self._injections)
+
+    def add(self, injection: Injection) -> Callable[[], None]:
+        """Adds one. Returns what takes it back."""
+        with self._lock:
+            self._injections.append(injection)
+
+        def take_back() -> None:
+            with self._lock:
+                if injection in self._injections:
+                    self._injections.remove(injection)
+
+        return take_back
+
+    def met_by(self, via: str, name: str, gpu_uuids: frozenset[str] | None) -> tuple[Injection, ...]:
+        """Counts one call against every injection, and returns those that meet it."""
+        if not self._injections:
+            return ()
+        with self._lock:
+            return tuple(one for one in self._injections if one.meets(via, name, gpu_uuids))

@@ -217,23 +217,24 @@ def start(scratch: Path) -> subprocess.Popen[str]:
 def left_behind(session: int, scratch: Path) -> list[str]:
     """Living processes of a session, and directories of a driver."""
     return [path.name for path in scratch.iterdir()] + [
-        arguments for pid in os.listdir("/proc") if pid.isdigit() and (arguments := arguments_of(int(pid), session))
+        f"process {pid}" for pid in os.listdir("/proc") if pid.isdigit() and lives_in(int(pid), session)
     ]
 
 
-def arguments_of(pid: int, session: int) -> str:
-    """Empty for a process that is none of this session's, or is dead and waits for init to reap it."""
+def lives_in(pid: int, session: int) -> bool:
+    """Whether it is one of this session's; one that is dead and waits for init to reap it is not."""
     try:
-        return Path(f"/proc/{pid}/cmdline").read_text(errors="replace") if os.getsid(pid) == session else ""
+        state = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[0]
+        return os.getsid(pid) == session and state not in "ZX"
     except (ProcessLookupError, FileNotFoundError):
-        return ""
+        return False
 
 
 def test_the_check_sees_what_is_left(scratch: Path) -> None:
     sleeper = subprocess.Popen(["sleep", "60"], start_new_session=True)
     (scratch / "fgpu-0-x").mkdir()
     try:
-        assert left_behind(sleeper.pid, scratch) == ["fgpu-0-x", "sleep\x0060\x00"]
+        assert left_behind(sleeper.pid, scratch) == ["fgpu-0-x", f"process {sleeper.pid}"]
     finally:
         sleeper.kill()
         sleeper.wait()
