@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from statistics import median
 from time import perf_counter_ns
 
 from bench.measure import Goal, Measured, Section, alternate, compare, per_call, plain_call, timed
 from bench.smi import TRUE, spawned
-from fake_gpu import Death, Driver, Ramp
+from fake_gpu import Driver, Ramp
 from pytest_vramsettle.clock import VirtualClock
-from pytest_vramsettle.kills import Kill, KillRecord
+from pytest_vramsettle.deaths import record_deaths
+from pytest_vramsettle.kills import KillRecord
 from pytest_vramsettle.probes import NvidiaSmiProbe
 from pytest_vramsettle.settle import wait_for_vram_settle
 
@@ -70,23 +70,6 @@ def clock_section() -> Section:
     )
 
 
-def recorder(record: KillRecord) -> Callable[[Death], None]:
-    """Enters every death into the record, as the plugin's fixture does."""
-
-    def enter(death: Death) -> None:
-        record.add(
-            Kill(
-                frozenset({death.pid}),
-                death.when_ns,
-                held={uuid: size for uuid, size in death.held.items()},  # noqa: C416  # keys of a wider type than UUIDs
-                free_before={uuid: size for uuid, size in death.free_before.items()},  # noqa: C416
-                others={uuid: holders for uuid, holders in death.others.items()},  # noqa: C416
-            )
-        )
-
-    return enter
-
-
 class Example:
     """The first example of the README, without pytest."""
 
@@ -99,7 +82,7 @@ class Example:
     def __call__(self) -> None:
         with VirtualClock() as clock, Driver(clock=clock) as driver:
             record = KillRecord()
-            driver.on_death(recorder(record))
+            record_deaths(driver, record)
             server = driver.process(driver.add_gpu("rtx-4090"), used="20 GiB")
             server.kill(reclaim=Ramp.linear("600ms", after="150ms"))
             start = perf_counter_ns()

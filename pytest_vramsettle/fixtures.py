@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
 
 if TYPE_CHECKING:
-    from fake_gpu import Death, Driver
+    from fake_gpu import Driver
     from pytest_vramsettle.clock import VirtualClock
     from pytest_vramsettle.kills import KillRecord
     from pytest_vramsettle.settle import SettleResult
@@ -51,7 +50,9 @@ def kill_record(request: pytest.FixtureRequest) -> KillRecord:
 
     record = KillRecord()
     if "fake_driver" in request.fixturenames:
-        request.getfixturevalue("fake_driver").on_death(functools.partial(_record_death, record))
+        from pytest_vramsettle.deaths import record_deaths
+
+        record_deaths(request.getfixturevalue("fake_driver"), record)
     return record
 
 
@@ -67,17 +68,3 @@ def settle(kill_record: KillRecord) -> Settle:
         return wait_for_vram_settle(record, **arguments)
 
     return wait
-
-
-def _record_death(record: KillRecord, death: Death) -> None:
-    from pytest_vramsettle.kills import Kill
-
-    record.add(
-        Kill(
-            frozenset({death.pid}),
-            death.when_ns,
-            held={uuid: size for uuid, size in death.held.items()},  # noqa: C416  # keys of a wider type than UUIDs
-            free_before={uuid: size for uuid, size in death.free_before.items()},  # noqa: C416
-            others={uuid: holders for uuid, holders in death.others.items()},  # noqa: C416
-        )
-    )

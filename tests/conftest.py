@@ -1,10 +1,29 @@
-"""What all tests share: no deadline for hypothesis, whose examples share two cores with other tests."""
+"""What all tests share: hypothesis without deadlines, and a driver on a clock that is set by hand."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+import pytest
 from hypothesis import settings
+from nvml_client import HandClock, initialised
+
+from fake_gpu import Driver
 
 pytest_plugins = ["pytester"]
 
 settings.register_profile("project", deadline=None)
 settings.load_profile("project")
+
+
+@pytest.fixture
+def clock() -> HandClock:
+    """A clock that the test sets."""
+    return HandClock()
+
+
+@pytest.fixture
+def driver(clock: HandClock) -> Iterator[Driver]:
+    """An active driver on that clock, with NVML initialised in this process."""
+    with initialised(Driver(clock=clock)) as driver:
+        yield driver

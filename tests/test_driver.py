@@ -3,31 +3,12 @@
 from __future__ import annotations
 
 import pytest
+from nvml_client import HandClock
 
 from fake_gpu import Death, Driver, DriverStateError, Fault, InvalidValue, Ramp
-from fake_gpu.clock import Cancel, RealClock
 from fake_gpu.driver import FIRST_VIRTUAL_PID
 from fake_gpu.profile import load_profile, profile_names, read_profile
 from fake_gpu.units import GIB, MIB
-
-
-class HandClock(RealClock):
-    """A clock that a test sets."""
-
-    def __init__(self) -> None:
-        self.now = 1_000_000_000
-        super().__init__(lambda: self.now)
-
-    def call_at(self, deadline_ns: int, callback: object) -> Cancel:
-        return lambda: None
-
-    def go(self, seconds: float) -> None:
-        self.now += round(seconds * 1e9)
-
-
-@pytest.fixture
-def clock() -> HandClock:
-    return HandClock()
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterator
 
 import pynvml
 import pytest
@@ -13,17 +12,6 @@ from nvml_client import U32, HandClock, handle_of, initialised, nvml, unsigned
 
 from fake_gpu import Driver, Fault, Gpu, Ramp
 from fake_gpu.units import MIB
-
-
-@pytest.fixture
-def clock() -> HandClock:
-    return HandClock()
-
-
-@pytest.fixture
-def driver(clock: HandClock) -> Iterator[Driver]:
-    with initialised(Driver(clock=clock)) as driver:
-        yield driver
 
 
 @pytest.fixture

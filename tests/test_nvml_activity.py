@@ -5,24 +5,12 @@ from __future__ import annotations
 import ctypes
 import os
 import time
-from collections.abc import Iterator
 
 import pynvml
 import pytest
 from nvml_client import U32, HandClock, handle_of, initialised, nvml, unsigned
 
 from fake_gpu import Driver, Gpu
-
-
-@pytest.fixture
-def clock() -> HandClock:
-    return HandClock()
-
-
-@pytest.fixture
-def driver(clock: HandClock) -> Iterator[Driver]:
-    with initialised(Driver(clock=clock)) as driver:
-        yield driver
 
 
 @pytest.fixture

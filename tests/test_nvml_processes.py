@@ -5,11 +5,10 @@ from __future__ import annotations
 import ctypes
 import os
 import struct
-from collections.abc import Iterator
 
 import pynvml
 import pytest
-from nvml_client import U32, HandClock, handle_of, initialised, nvml
+from nvml_client import U32, HandClock, handle_of, nvml
 
 from fake_gpu import Driver, Gpu, Process, Ramp
 from fake_gpu.units import GIB
@@ -17,17 +16,6 @@ from fake_gpu.units import GIB
 WHOLE = 0xFFFF_FFFF
 LAYOUTS = {"": struct.Struct("<IxxxxQ"), "_v2": struct.Struct("<IxxxxQII"), "_v3": struct.Struct("<IxxxxQII")}
 DETAIL = struct.Struct("<IxxxxQIIQ")
-
-
-@pytest.fixture
-def clock() -> HandClock:
-    return HandClock()
-
-
-@pytest.fixture
-def driver(clock: HandClock) -> Iterator[Driver]:
-    with initialised(Driver(clock=clock)) as driver:
-        yield driver
 
 
 @pytest.fixture

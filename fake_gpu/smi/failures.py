@@ -5,8 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from fake_gpu.nvml.codes import CODES, TEXTS
+from fake_gpu.smi.run import Output, Run
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from fake_gpu.gpu import Gpu
 
 NO_DEVICES: Final = 6
@@ -65,3 +68,20 @@ def report(gpu: Gpu, error: int) -> tuple[str, int]:
         what += ".  Reboot the system to recover this GPU"
     code = error if error in _STATUSES else _OTHER
     return f"Unable to determine the device handle for GPU {place}: {what}\n", code
+
+
+def line_by_line(run: Run, lines_of: Callable[[Gpu], str], header: str = "") -> Output:
+    """What `lines_of` prints for each GPU that is reported; for one that fails, what is wrong with it instead.
+
+    The exit status is that of the last failure, 0 without one.
+    """
+    printed = [header]
+    code = 0
+    for gpu in run.gpus:
+        failed = run.failure(gpu)
+        if failed:
+            text, code = report(gpu, failed)
+            printed.append(text)
+        else:
+            printed.append(lines_of(gpu))
+    return Output("".join(printed), code)

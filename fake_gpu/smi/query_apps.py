@@ -9,7 +9,7 @@ from fake_gpu.gpu import Gpu
 from fake_gpu.process import Process
 from fake_gpu.smi.arguments import Request
 from fake_gpu.smi.columns import Column, choose, header_line, row_line
-from fake_gpu.smi.failures import report
+from fake_gpu.smi.failures import line_by_line
 from fake_gpu.smi.run import Output, Run
 from fake_gpu.units import to_mib
 
@@ -50,15 +50,12 @@ def columns_of(request: Request) -> tuple[Column, ...]:
 def render(run: Run) -> Output:
     """The whole output: without processes, the header only."""
     columns, units = columns_of(run.request), run.request.units
-    lines = [header_line(columns)] if run.request.header else []
-    code = 0
-    for gpu in run.gpus:
-        failed = run.failure(gpu)
-        if failed:
-            text, code = report(gpu, failed)
-            lines.append(text)
-            continue
-        for process, held in gpu.processes_at(run.now_ns):
-            if process.compute_type != "G":
-                lines.append(row_line(columns, App(run, gpu, process, held), units, measured=run.measures(gpu)))
-    return Output("".join(lines), code)
+
+    def rows(gpu: Gpu) -> str:
+        return "".join(
+            row_line(columns, App(run, gpu, process, held), units, measured=run.measures(gpu))
+            for process, held in gpu.processes_at(run.now_ns)
+            if process.compute_type != "G"
+        )
+
+    return line_by_line(run, rows, header_line(columns) if run.request.header else "")

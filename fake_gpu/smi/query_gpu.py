@@ -8,7 +8,7 @@ from typing import Final
 from fake_gpu.smi import fields_load, fields_place
 from fake_gpu.smi.arguments import Request
 from fake_gpu.smi.columns import Column, choose, header_line, row_line
-from fake_gpu.smi.failures import report
+from fake_gpu.smi.failures import line_by_line
 from fake_gpu.smi.run import Output, Reading, Run
 
 COLUMNS: Final[tuple[Column, ...]] = (
@@ -74,15 +74,10 @@ def columns_of(request: Request) -> tuple[Column, ...]:
 
 
 def render(run: Run) -> Output:
-    """The whole output. A GPU that fails has its line replaced by what is wrong with it."""
+    """The whole output."""
     columns, units = columns_of(run.request), run.request.units
-    lines = [header_line(columns)] if run.request.header else []
-    code = 0
-    for gpu in run.gpus:
-        failed = run.failure(gpu)
-        if failed:
-            text, code = report(gpu, failed)
-            lines.append(text)
-        else:
-            lines.append(row_line(columns, Reading(run, gpu), units, measured=run.measures(gpu)))
-    return Output("".join(lines), code)
+    return line_by_line(
+        run,
+        lambda gpu: row_line(columns, Reading(run, gpu), units, measured=run.measures(gpu)),
+        header_line(columns) if run.request.header else "",
+    )
