@@ -91,7 +91,11 @@ def build(target: Path) -> None:
         shared = ["-shared", "-fPIC", "-pthread"]
         _compile(
             compiler,
-            [*shared, *includes, "-Wl,-soname,libnvidia-ml.so.1", str(NATIVE / "nvml.c"), "-o", str(library), "-ldl"],
+            [
+                *(*shared, *includes, "-Wl,-soname,libnvidia-ml.so.1"),
+                "-Wl,-z,nodelete",  # a thread that used it may end after a dlclose: its destructor has to be there
+                *(str(NATIVE / "nvml.c"), "-o", str(library), "-ldl"),
+            ],
         )
         _compile(
             compiler,

@@ -10,7 +10,7 @@ from bench.measure import Goal, Measured, Section, alternate, compare, per_call,
 from bench.smi import TRUE, spawned
 from fake_gpu import Driver, Ramp
 from pytest_vramsettle.clock import VirtualClock
-from pytest_vramsettle.deaths import record_deaths
+from pytest_vramsettle.deaths import Follower
 from pytest_vramsettle.kills import KillRecord
 from pytest_vramsettle.probes import NvidiaSmiProbe
 from pytest_vramsettle.settle import wait_for_vram_settle
@@ -82,7 +82,7 @@ class Example:
     def __call__(self) -> None:
         with VirtualClock() as clock, Driver(clock=clock) as driver:
             record = KillRecord()
-            record_deaths(driver, record)
+            Follower(record).follow(driver)
             server = driver.process(driver.add_gpu("rtx-4090"), used="20 GiB")
             server.kill(reclaim=Ramp.linear("600ms", after="150ms"))
             start = perf_counter_ns()

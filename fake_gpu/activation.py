@@ -24,7 +24,7 @@ from fake_gpu.server import Server
 if TYPE_CHECKING:
     from fake_gpu.driver import Driver
 
-__all__ = ["Activation", "Server", "native"]
+__all__ = ["Activation", "Server", "active_drivers", "native"]
 
 _NATIVES = Path(__file__).parent / "native" / "bin"
 _SOCKET_PATH_LIMIT = 107
@@ -33,6 +33,11 @@ _HALF_MADE_S = 60.0
 """Seconds after which a directory without a lock file is taken for abandoned."""
 
 _active: list[Activation] = []  # none or one: the environment and the library exist once in a process
+
+
+def active_drivers() -> list[Driver]:
+    """The driver that is active in this process, if any."""
+    return [activation.driver for activation in _active]
 
 
 def native(name: str) -> str:
@@ -59,7 +64,7 @@ class Activation:
                 f"GPUs to it; under pytest use the fake_driver fixture everywhere"
             )
         links = [(native(name), place) for name, place in _LINKS]
-        base = Path(directory) if directory is not None else Path(tempfile.gettempdir())
+        base = Path(directory if directory is not None else tempfile.gettempdir()).absolute()
         self.driver: Driver = driver
         self._closing = contextlib.ExitStack()
         _active.append(self)
@@ -83,6 +88,8 @@ class Activation:
     def _make_directory(self, base: Path) -> Path:
         if not base.is_dir():
             raise InvalidValue(f"{str(base)!r} is not a directory: the fake driver cannot make its own one there")
+        if os.pathsep in str(base):
+            raise InvalidValue(f"{str(base)!r} contains {os.pathsep!r}, which PATH cannot hold: give another directory")
         prefix = _prefix()
         longest = base / (prefix + "x" * 8) / "socket"
         if len(os.fsencode(longest)) > _SOCKET_PATH_LIMIT:
@@ -91,7 +98,13 @@ class Activation:
                 f"has {_SOCKET_PATH_LIMIT} at most: set TMPDIR to a shorter directory (TMPDIR=/tmp), or pass one: "
                 f"Driver(directory='/tmp')"
             )
-        made = Path(tempfile.mkdtemp(prefix=prefix, dir=base))  # mode 0700
+        try:
+            made = Path(tempfile.mkdtemp(prefix=prefix, dir=base))  # mode 0700
+        except OSError as error:
+            raise InvalidValue(
+                f"no directory can be made in {str(base)!r} ({error.strerror}): set TMPDIR to one that can be "
+                f"written, or pass one: Driver(directory='/tmp')"
+            ) from error
         self._closing.callback(shutil.rmtree, made, ignore_errors=True)
         self._lock = os.open(made / "lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
         self._closing.callback(os.close, self._lock)

@@ -6,6 +6,7 @@ with a deadline can miss it for ever.
 
 from __future__ import annotations
 
+import functools
 import threading
 import time
 from collections.abc import Callable
@@ -54,12 +55,24 @@ def _nothing() -> None:
     pass
 
 
+# What time.monotonic_ns reads, by a name that clocks for tests leave alone: they may be active already.
+_REAL_NS: Callable[[], int] = functools.partial(time.clock_gettime_ns, time.CLOCK_MONOTONIC)
+
+
+def time_stands_still() -> bool:
+    """Whether `time.monotonic` does not move in this thread: a virtual clock or a freezer of time is active."""
+    before, begun = time.monotonic_ns(), _REAL_NS()
+    while _REAL_NS() - begun < 2_000:
+        pass
+    return time.monotonic_ns() == before
+
+
 class RealClock:
-    """`time.monotonic_ns`, taken at import, so that whatever patches `time` later does not move the driver."""
+    """Real monotonic time, whatever is patched in `time`; or any function that returns nanoseconds."""
 
     is_real_time = True
 
-    def __init__(self, monotonic_ns: Callable[[], int] = time.monotonic_ns) -> None:
+    def __init__(self, monotonic_ns: Callable[[], int] = _REAL_NS) -> None:
         self.monotonic_ns = monotonic_ns
 
     def wait(self, released: threading.Event, deadline_ns: int | None) -> None:

@@ -23,17 +23,17 @@ from types import TracebackType
 
 import msgspec
 
-from fake_gpu import activation
+from fake_gpu import activation, checks
 from fake_gpu.agenda import Agenda
 from fake_gpu.calls import Call, CallLog
-from fake_gpu.clock import Cancel, Clock, RealClock
+from fake_gpu.clock import Cancel, Clock
 from fake_gpu.errors import DriverStateError, InvalidValue
 from fake_gpu.fault import Fault, Injection, Injections
 from fake_gpu.gpu import Gpu, Presence, total_and_reserved
 from fake_gpu.nvml.dispatch import Nvml, Session
 from fake_gpu.process import ComputeType, Death, Process, open_pidfd
 from fake_gpu.profile import Profile, load_profile
-from fake_gpu.ramp import DEFAULT_RECLAIM, Ramp
+from fake_gpu.ramp import DEFAULT_RECLAIM, Ramp, checked_ramp
 from fake_gpu.units import Duration, Size, parse_duration, parse_size
 from fake_gpu.watch import Watch
 
@@ -60,9 +60,10 @@ class Driver:
         driver_version: str = "590.48.01",
         cuda_version: tuple[int, int] = (13, 1),
     ) -> None:
-        self.clock: Clock = clock if clock is not None else RealClock()
-        self.driver_version: str = driver_version
-        self.cuda_version: tuple[int, int] = cuda_version
+        self.clock: Clock = checks.clock(clock)
+        self.clock_was_given = clock is not None
+        self.driver_version: str = checks.text("driver_version", driver_version, 79)
+        self.cuda_version: tuple[int, int] = checks.version("cuda_version", cuda_version)
         self.lock = _thread.allocate_lock()
         """Guards the model. Raw and short: never held while anything waits or a callable of the user's runs."""
         self.handles: dict[int, Gpu] = {}
@@ -71,6 +72,8 @@ class Driver:
         """The GPUs that clients count, in the order of their indices."""
         self.processes: list[Process] = []
         """Every process that ever held memory, dead ones included."""
+        self.deaths: list[Death] = []
+        """Every death so far, oldest first, as listeners are told it."""
         self.closed = threading.Event()
         self._order: list[Gpu] = []
         self._log = CallLog()
@@ -91,9 +94,14 @@ class Driver:
         """Makes it the driver that this process and its children find. Raises DriverStateError where one is already."""
         if self.closed.is_set():
             raise DriverStateError("this Driver was stopped; make a new one")
+        checks.same_time(self.clock_was_given)
         self.nvml = Nvml(self)
-        self._activation = activation.Activation(self, self._directory)
         self._forget_clock = self.clock.before_jump(self._reach)
+        try:
+            self._activation = activation.Activation(self, self._directory)
+        except BaseException:
+            self._forget_clock()
+            raise
         return self
 
     def stop(self) -> None:
@@ -105,9 +113,9 @@ class Driver:
             return  # a forked child has a copy of the object; the parent's driver is not its to stop
         self.closed.set()
         self._forget_clock()
-        active, self._activation = self._activation, None
-        if active is not None:
-            active.close()
+        if self._activation is not None:
+            self._activation.close()  # its server may serve somebody until then
+            self._activation = None
         for process in self.processes:
             process.release()
         self._watch.close()
@@ -170,13 +178,17 @@ class Driver:
         """Adds a card behind those that are there: a profile's ("rtx-4090", "t4", "l40s", "h200"), or explicit values.
 
         `memory` is the total, `reserved` what the driver keeps for itself of it. Raises InvalidValue for an unknown
-        profile, a size that is none, a UUID that is taken.
+        profile, a size that is none, a UUID that is taken, a text that does not fit nvidia-smi's output.
         """
-        facts = load_profile(profile or "generic") if profile is None or isinstance(profile, str) else profile
+        facts = profile if isinstance(profile, Profile) else load_profile("generic" if profile is None else profile)
         if name is not None:
-            facts = msgspec.structs.replace(facts, name=name)
+            facts = msgspec.structs.replace(facts, name=checks.text("name", name, forbidden=","))
+        if uuid is not None:
+            checks.text("uuid", uuid, 79, forbidden=", ")
         total, kept = total_and_reserved(
-            facts, None if memory is None else parse_size(memory), None if reserved is None else parse_size(reserved)
+            facts,
+            None if memory is None else checks.size("memory", memory),
+            None if reserved is None else parse_size(reserved),
         )
         now = self.sync()
         with self.lock:
@@ -210,9 +222,10 @@ class Driver:
         """
         self.sync()
         with self.lock:
-            if sorted(order) != list(range(len(self.enumerated))):
+            wanted = set(range(len(self.enumerated)))
+            if not isinstance(order, Sequence) or len(order) != len(wanted) or not wanted.issuperset(order):
                 raise InvalidValue(
-                    f"renumber({list(order)}): give each of the {len(self.enumerated)} indices once, such as "
+                    f"renumber({order!r}): give each of the {len(self.enumerated)} indices once, such as "
                     f"{list(reversed(range(len(self.enumerated))))}"
                 )
             counted = iter([self.enumerated[index] for index in order])
@@ -247,7 +260,8 @@ class Driver:
         DriverStateError where a GPU is not there.
         """
         held = self._holdings(gpu, used)
-        number = next(self._pids) if pid is None else pid
+        checks.process(name, compute_type)
+        number = next(self._pids) if pid is None else checks.pid(pid)
         return self._admit(Process(self, "virtual", number, name, held, reclaim, compute_type=compute_type))
 
     def spawn(
@@ -266,6 +280,8 @@ class Driver:
         """
         held = self._holdings(gpu, used)
         self._active()
+        checked_ramp(reclaim)
+        checks.process(name, compute_type)
         popen = subprocess.Popen(
             [name, "ignores-sigterm"] if ignores_sigterm else [name],
             executable=activation.native("puppet"),
@@ -306,38 +322,43 @@ class Driver:
 
         Raises DriverStateError where there is no such process, else as `process`.
         """
-        pid = process if isinstance(process, int) else process.pid
+        pid = checks.pid(getattr(process, "pid", process))
         held = self._holdings(holdings, None)
+        checks.process(name, compute_type)
         pidfd = open_pidfd(pid)
         return self._admit(Process(self, "attached", pid, name, held, reclaim, compute_type=compute_type, pidfd=pidfd))
 
     def _holdings(self, gpu: Gpu | Holdings, used: Size | None) -> dict[Gpu, int]:
-        if isinstance(gpu, Gpu):
-            if used is None:
-                raise InvalidValue("say how much it holds: process(gpu, used='20 GiB')")
-            gpu = {gpu: used}
-        elif used is not None:
-            raise InvalidValue("give one GPU with used=, or a mapping of GPUs to sizes, not both")
-        held = {card: parse_size(size) for card, size in gpu.items()}
         now = self.sync()
+        held = checks.holdings(self, gpu, used)
         for card, size in held.items():
-            if card.driver is not self:
-                raise DriverStateError(f"{card!r} belongs to another Driver")
-            if card.presence is not Presence.PRESENT:
-                raise DriverStateError(
-                    f"{card!r} is {card.presence.value}: no process can hold memory there; restore() brings it back"
-                )
             card.check_room(size, now)
         return held
 
     def _admit(self, process: Process) -> Process:
-        with self.lock:
-            self.processes.append(process)
-            for gpu in process._held:
-                self.enlist(process, gpu)
+        if any(other.pid == process.pid and other.alive_in_model for other in self.processes):
+            process.release()
+            raise InvalidValue(f"process {process.pid} holds memory here already: hold() changes how much")
+        while True:
+            now = self.sync()
+            with self.lock:  # checked and taken under one lock: of two threads that want the last memory one gets it
+                if all(gpu.has_room(size, now) for gpu, size in process._held.items()):
+                    self.processes.append(process)
+                    for gpu in process._held:
+                        self.enlist(process, gpu)
+                        gpu.changed(now)
+                    break
+            try:
+                for gpu, size in process._held.items():
+                    gpu.check_room(size, now)
+            except InvalidValue:
+                process.release()
+                raise
         if process.pidfd >= 0:
             self._watch.add(process)
             self.server.watch(process.pidfd)
+            process.watched = True
+            process.remember_name()
         return process
 
     def enlist(self, process: Process, gpu: Gpu) -> None:
@@ -347,6 +368,8 @@ class Driver:
 
     def on_death(self, listener: Callable[[Death], object]) -> Cancel:
         """Calls `listener` with a Death for every process that dies from now on. Returns what ends that."""
+        if not callable(listener):
+            raise InvalidValue(f"on_death({listener!r}): give something to call with a Death")
         self._listeners.append(listener)
         return lambda: self._listeners.remove(listener) if listener in self._listeners else None
 
@@ -363,6 +386,7 @@ class Driver:
                 return
             held = {gpu.uuid: size for gpu, size in process._held.items() if gpu.uuid in free_before}
         death = Death(process.pid, now_ns, held, free_before, others)
+        self.deaths.append(death)
         for listener in list(self._listeners):
             try:
                 listener(death)
@@ -404,6 +428,16 @@ class Driver:
             self.bury(process, now_ns)
             if process.popen is not None:
                 process.popen.poll()  # reap it: other clients take a zombie for a living process
+            active = self._activation
+            if active is not None and process.watched:  # else another thread is about to have it watched
+                active.server.forget(process.pidfd)
+                process.close()  # a driver that lives for a whole session sees thousands of deaths
+
+    def await_deaths(self) -> None:
+        """Waits, in real time, for the processes that the kernel is ending now: signals are sent, then obeyed."""
+        for process in self._watch.dying():
+            process.await_end()
+        self.sync()
 
     def notice(self) -> None:
         """Called by the server when a watched process has died, so that its death is stamped at once."""
@@ -429,12 +463,16 @@ class Driver:
         """
         from fake_gpu.nvml.abi import functions
 
+        checks.fault(fault)
+        checks.count("after", after, 0)
+        if times is not None:
+            checks.count("times", times, 1)
+        if gpu is not None:
+            checks.gpu(gpu)
         if via not in (None, "nvidia-smi", "nvml") and via not in {function.name for function in functions()}:
             raise InvalidValue(f"inject(via={via!r}): give 'nvidia-smi', 'nvml', or the name of an NVML function")
         if fault.nvidia_smi_only and via not in (None, "nvidia-smi"):
             raise InvalidValue(f"{fault!r} can only meet nvidia-smi, not via={via!r}")
-        if after < 0 or (times is not None and times < 1):
-            raise InvalidValue(f"inject(after={after}, times={times}): after is 0 or more, times 1 or more, or None")
         return self._injections.add(Injection(fault, via, None if gpu is None else gpu.uuid, after, times))
 
     @property
@@ -465,6 +503,10 @@ class Driver:
     def keep(self, error: BaseException) -> None:
         """Keeps an error that must not go through a client's code; it is raised when the driver stops, or earlier."""
         self._errors.append(error)
+
+    def interrupt_soon(self, is_answering: Callable[[], bool]) -> None:
+        """Ctrl-C came while C code called us, which must not see it: the main thread is interrupted when it is back."""
+        self.server.interrupt_soon(is_answering)
 
     def raise_kept(self) -> None:
         """Raises the oldest error that was kept, if any."""

@@ -61,6 +61,7 @@ class Gpu:
     """One card of a driver. Made by `Driver.add_gpu`."""
 
     __slots__ = (
+        "_changed_ns",
         "_holders",
         "_presence",
         "_reserved",
@@ -108,6 +109,7 @@ class Gpu:
         )
         self._total, self._reserved = total, reserved
         self._presence = Presence.PRESENT
+        self._changed_ns = added_ns  # when a process last came, went or changed its size
         self._holders: list[Process] = []  # the living, and the dead that have not given everything back
 
     # -- place
@@ -159,18 +161,35 @@ class Gpu:
 
     def memory_at(self, now_ns: int) -> Memory:
         """Bytes at a time on the driver's clock that has already been brought up to date."""
-        used = 0
-        finished: Process | None = None
         with self.driver.lock:
-            for process in self._holders:
-                held = process.held_at(self, now_ns)
-                if held == 0 and not process.alive_in_model:
-                    finished = process
-                used += held
-            if finished is not None:
-                self._holders = [p for p in self._holders if p.alive_in_model or p.held_at(self, now_ns) > 0]
+            used = self.used_at(now_ns)
         total, reserved = self._total, self._reserved
         return Memory(total, reserved, used, total - reserved - used)
+
+    def used_at(self, now_ns: int) -> int:
+        """Bytes that processes hold or have not given back. The caller holds the driver's lock.
+
+        A time that another thread's change has overtaken counts as the time of that change: otherwise what has died
+        since would count in full beside what was born into its memory.
+        """
+        now_ns = max(now_ns, self._changed_ns)
+        used = 0
+        finished = False
+        for process in self._holders:
+            held = process.held_at(self, now_ns)
+            finished = finished or (held == 0 and not process.alive_in_model)
+            used += held
+        if finished:
+            self._holders = [p for p in self._holders if p.alive_in_model or p.held_at(self, now_ns) > 0]
+        return used
+
+    def has_room(self, wanted: int, now_ns: int) -> bool:
+        """Whether `wanted` bytes more fit. The caller holds the driver's lock."""
+        return wanted <= self._total - self._reserved - self.used_at(now_ns)
+
+    def changed(self, now_ns: int) -> None:
+        """A process came, went or changed its size. The caller holds the driver's lock."""
+        self._changed_ns = max(self._changed_ns, now_ns)
 
     def processes_at(self, now_ns: int) -> list[tuple[Process, int]]:
         """The living processes that hold memory here and how many bytes, oldest first. A dead one has left the list."""

@@ -7,12 +7,13 @@ import os
 import select
 import signal
 import subprocess
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from fake_gpu.errors import DriverStateError
-from fake_gpu.ramp import Ramp
+from fake_gpu.ramp import Ramp, checked_ramp
 from fake_gpu.units import Size, format_size, parse_size
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ class Process:
         "pidfd",
         "popen",
         "reclaim",
+        "watched",
     )
 
     def __init__(
@@ -78,10 +80,12 @@ class Process:
         self.pid = pid
         self._name = name
         self.compute_type: ComputeType = compute_type
-        self.reclaim = reclaim
+        self.reclaim = checked_ramp(reclaim)
         self.popen = popen
         """The puppet, where the driver spawned it."""
         self.pidfd = pidfd
+        self.watched = False
+        """Whether the server has been told of its pidfd."""
         self._held = held
         self._died_ns: int | None = None
 
@@ -138,12 +142,18 @@ class Process:
         gpu = self._only_gpu(gpu)
         wanted = parse_size(used)
         now = self.driver.sync()
-        if self._died_ns is not None:
-            raise DriverStateError(f"{self!r} is dead and cannot allocate")
-        gpu.check_room(max(0, wanted - self._held.get(gpu, 0)), now)
-        with self.driver.lock:
-            self._held[gpu] = wanted
-            self.driver.enlist(self, gpu)
+        while True:
+            with self.driver.lock:
+                more = wanted - self._held.get(gpu, 0)
+                if self._died_ns is not None:
+                    break
+                if more <= 0 or gpu.has_room(more, now):
+                    self._held[gpu] = wanted
+                    self.driver.enlist(self, gpu)
+                    gpu.changed(now)
+                    return
+            gpu.check_room(more, now)  # says what is in the way; another thread may have made room meanwhile
+        raise DriverStateError(f"{self!r} is dead and cannot allocate")
 
     def _only_gpu(self, gpu: Gpu | None) -> Gpu:
         if gpu is not None:
@@ -177,7 +187,7 @@ class Process:
         if self._died_ns is not None:
             raise DriverStateError(f"{asked}(): {self!r} is dead already")
         if reclaim is not None:
-            self.reclaim = reclaim
+            self.reclaim = checked_ramp(reclaim)
         if self.kind == "virtual":
             self.driver.bury(self, now)
             return
@@ -192,27 +202,46 @@ class Process:
             if self.alive:
                 raise DriverStateError(f"{self!r} is virtual: only kill(), terminate() or exit() end it")
             return
-        if self.alive and not wait_for_pidfd(self.pidfd, timeout) and self.alive:
+        pidfd = self.pidfd
+        if self.alive and pidfd >= 0 and not wait_for_pidfd(pidfd, timeout) and self.alive:
             raise DriverStateError(f"{self!r} still lives after {timeout:g} s")
         self.driver.sync()
+
+    def await_end(self) -> None:
+        """Waits, in real time, while the kernel is ending it: a signal is sent before it is obeyed."""
+        until = time.clock_gettime(time.CLOCK_MONOTONIC) + KILL_PATIENCE_S
+        while is_ending(self.pid) and time.clock_gettime(time.CLOCK_MONOTONIC) < until:
+            pidfd = self.pidfd
+            if pidfd < 0 or wait_for_pidfd(pidfd, 0.005):
+                return
 
     def remember_death(self, now_ns: int) -> bool:
         """Marks it dead; False where it was already. The caller holds the driver's lock."""
         if self._died_ns is not None:
             return False
         self._died_ns = now_ns
+        for gpu in self._held:
+            gpu.changed(now_ns)
         return True
+
+    def remember_name(self) -> None:
+        """Asks for its name while it lives, for those who ask afterwards."""
+        _ = self.name
 
     def release(self) -> None:
         """Closes what belongs to the operating system; a puppet is killed and reaped."""
         if self.popen is not None:
             self.popen.kill()
             self.popen.wait()
-            if self.popen.stdin is not None:
-                self.popen.stdin.close()
-        if self.pidfd >= 0:
-            os.close(self.pidfd)
-            self.pidfd = -1
+        self.close()
+
+    def close(self) -> None:
+        """Closes the descriptors of a process that has died."""
+        if self.popen is not None and self.popen.stdin is not None:
+            self.popen.stdin.close()
+        pidfd, self.pidfd = self.pidfd, -1
+        if pidfd >= 0:
+            os.close(pidfd)
 
     def describe(self) -> str:
         """'llama-server (pid 4194305)'."""
@@ -229,6 +258,24 @@ def wait_for_pidfd(pidfd: int, timeout: float) -> bool:
     poll = select.poll()
     poll.register(pidfd, select.POLLIN)
     return bool(poll.poll(round(timeout * 1000)))
+
+
+_EXITING = 0x4  # PF_EXITING of include/linux/sched.h, in field 9 of /proc/PID/stat
+
+
+def is_ending(pid: int) -> bool:
+    """Whether a process is on its way out: it exits, or a signal that ends it has been sent and not obeyed yet."""
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            fields = file.read().rpartition(b")")[2].split()
+        if fields[0] in b"ZX" or int(fields[6]) & _EXITING:
+            return True
+        with open(f"/proc/{pid}/status", encoding="ascii", errors="replace") as file:
+            masks = dict(line.split(":", 1) for line in file if line.startswith(("Sig", "ShdPnd")))
+        pending = int(masks["SigPnd"], 16) | int(masks["ShdPnd"], 16)
+        kept_off = int(masks["SigBlk"], 16) | int(masks["SigCgt"], 16) | int(masks["SigIgn"], 16)
+        return bool(pending & ~kept_off)
+    return False
 
 
 def open_pidfd(pid: int) -> int:

@@ -124,6 +124,10 @@ def profile_names() -> tuple[str, ...]:
 def load_profile(name: str) -> Profile:
     """The profile of that name. Raises InvalidValue, with the names that there are, where there is none."""
     known = profile_names()
+    if not isinstance(name, str):
+        raise InvalidValue(
+            f"{name!r} is neither a profile's name nor a Profile; there are {', '.join(map(repr, known))}"
+        )
     if name not in known:
         near = difflib.get_close_matches(name.lower().replace(" ", "-").replace("_", "-"), known, n=1, cutoff=0.5)
         hint = f" Did you mean {near[0]!r}?" if near else ""

@@ -171,3 +171,12 @@ class Ramp:
 DEFAULT_RECLAIM = Ramp.linear("600ms", after="150ms")
 """What a process's memory does after its death unless the test says otherwise: the 0.4 to 0.8 s that is reported for
 device-only memory on an H100, with a late start in which a hasty wait is fooled."""
+
+
+def checked_ramp(value: object) -> Ramp:
+    """The ramp that is given. Raises InvalidValue, also for the duration that one might take for one."""
+    if not isinstance(value, Ramp):
+        raise InvalidValue(
+            f"reclaim={value!r} is not a ramp: give one, such as Ramp.linear('600ms') or Ramp.step(after='400ms')"
+        )
+    return value

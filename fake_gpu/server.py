@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import _thread
 import contextlib
+import errno
 import heapq
 import itertools
 import logging
@@ -15,6 +16,7 @@ import os
 import select
 import socket
 import struct
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from fake_gpu.clock import Cancel
@@ -78,6 +80,7 @@ class Server:
         self._listener.bind(path)
         self._listener.listen(128)
         self._wakeup = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._spare = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
         self._epoll = select.epoll()
         self._epoll.register(self._listener.fileno(), select.EPOLLIN)
         self._epoll.register(self._wakeup, select.EPOLLIN)
@@ -87,6 +90,7 @@ class Server:
         self._sequence = itertools.count()
         self._watched: set[int] = set()
         self._stopping = False
+        self._interrupt: Callable[[], bool] | None = None
         self._ended = _thread.allocate_lock()
         self._ended.acquire()
         # Not threading.Thread: a virtual clock takes threads that are started under it for its own.
@@ -98,6 +102,17 @@ class Server:
         """Has the driver notice at once when the process behind `pidfd` dies."""
         self._watched.add(pidfd)
         self._epoll.register(pidfd, select.EPOLLIN | select.EPOLLONESHOT)
+
+    def forget(self, pidfd: int) -> None:
+        """Before `pidfd` is closed: its number will be another descriptor's."""
+        self._watched.discard(pidfd)
+        with contextlib.suppress(OSError, ValueError):
+            self._epoll.unregister(pidfd)
+
+    def interrupt_soon(self, is_answering: Callable[[], bool]) -> None:
+        """Has the main thread interrupted, as by Ctrl-C, at a moment at which it does not answer a call."""
+        self._interrupt = is_answering
+        self.wake()
 
     def wake(self) -> None:
         """Has the thread look at what is due. Safe from any thread, and from a clock's callback."""
@@ -121,8 +136,9 @@ class Server:
         self._connections.clear()
         self._listener.close()
         self._epoll.close()
-        with contextlib.suppress(OSError):
-            os.close(self._wakeup)
+        for descriptor in (self._wakeup, self._spare):
+            with contextlib.suppress(OSError):
+                os.close(descriptor)
 
     # -- the thread
 
@@ -132,15 +148,21 @@ class Server:
                 for fd, _ in self._epoll.poll(self._timeout()):
                     self._handle(fd)
                 self._answer_what_is_due()
+                if self._interrupt is not None and not self._interrupt():
+                    self._interrupt = None
+                    _thread.interrupt_main()
         except BaseException as error:
             log.exception("the fake driver's server ended")
             self._driver.keep(error)
         finally:
             for connection in list(self._connections.values()):
                 self._drop(connection)
+            self._listener.close()  # whoever comes now finds no driver, instead of waiting for an answer
             self._ended.release()
 
     def _timeout(self) -> float | None:
+        if self._interrupt is not None:
+            return 0.001
         if not self._late or not self._driver.clock.is_real_time:
             return None
         return max(0.0, (self._late[0][0] - self._driver.clock.monotonic_ns()) / 1e9)
@@ -152,16 +174,20 @@ class Server:
             with contextlib.suppress(BlockingIOError):
                 os.eventfd_read(self._wakeup)
         elif fd in self._watched:
-            self._watched.discard(fd)
-            with contextlib.suppress(OSError, KeyError):
-                self._epoll.unregister(fd)
+            self._watched.discard(fd)  # it is registered for one event
             self._driver.notice()
         elif fd in self._connections:
             self._serve(self._connections[fd])
 
     def _accept(self) -> None:
         with contextlib.suppress(BlockingIOError, ConnectionError):
-            sock, _ = self._listener.accept()
+            try:
+                sock, _ = self._listener.accept()
+            except OSError as error:
+                if error.errno not in (errno.EMFILE, errno.ENFILE) or self._spare < 0:
+                    raise
+                self._turn_away(error)
+                return
             sock.setblocking(False)
             pid, uid, _ = _CREDENTIALS.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
             if uid not in (os.getuid(), 0):  # the directory is private, but a descriptor can be passed on
@@ -171,6 +197,16 @@ class Server:
             self._connections[sock.fileno()] = connection
             self._epoll.register(sock.fileno(), select.EPOLLIN)
             self._serve(connection)  # most clients have spoken by now
+
+    def _turn_away(self, error: OSError) -> None:
+        """This process has no descriptor left: the client finds no driver, instead of waiting, and the test is told."""
+        self._driver.keep(error)
+        os.close(self._spare)
+        self._spare = -1
+        sock, _ = self._listener.accept()
+        sock.close()
+        with contextlib.suppress(OSError):
+            self._spare = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
 
     def _serve(self, connection: Connection) -> None:
         try:

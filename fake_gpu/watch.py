@@ -6,6 +6,8 @@ import _thread
 import select
 from typing import TYPE_CHECKING
 
+from fake_gpu.process import is_ending
+
 if TYPE_CHECKING:
     from fake_gpu.process import Process
 
@@ -32,6 +34,12 @@ class Watch:
                 self._poll.unregister(pidfd)
                 found.append(self.processes.pop(pidfd))
             return found
+
+    def dying(self) -> list[Process]:
+        """Those that the kernel is ending at this moment."""
+        with self._lock:
+            living = list(self.processes.values())
+        return [process for process in living if is_ending(process.pid)]
 
     def close(self) -> None:
         with self._lock:

@@ -24,8 +24,14 @@ def to_seconds(nanoseconds: int) -> float:
     return max(0, nanoseconds) / SECOND
 
 
+def _number(name: str, value: object, unit: str) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{name} has to be a number of {unit}; got {value!r}")
+
+
 def duration_ns(name: str, seconds: float, *, zero: bool = False) -> int:
     """`seconds` as nanoseconds. Raises ValueError, with the argument's `name`, for what cannot be a duration."""
+    _number(name, seconds, "seconds")
     if not math.isfinite(seconds) or seconds < 0 or (seconds == 0 and not zero):
         wanted = "a finite number of seconds, not negative" if zero else "a finite number of seconds above 0"
         raise ValueError(f"{name} has to be {wanted}; got {seconds!r}")
@@ -34,6 +40,7 @@ def duration_ns(name: str, seconds: float, *, zero: bool = False) -> int:
 
 def size_mib(name: str, mib: float) -> float:
     """`mib`, checked. Raises ValueError, with the argument's `name`, for what cannot be a size."""
+    _number(name, mib, "MiB")
     if not math.isfinite(mib) or mib < 0:
         raise ValueError(f"{name} has to be a finite number of MiB, not negative; got {mib!r}")
     return mib

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import sys
 from typing import TYPE_CHECKING
 
 from pytest_vramsettle.kills import Kill, KillRecord
@@ -22,6 +22,31 @@ def kill_of(death: Death) -> Kill:
     )
 
 
-def record_deaths(driver: Driver, kills: KillRecord) -> Callable[[], None]:
-    """Enters every death from now on into the record. Returns what ends that."""
-    return driver.on_death(lambda death: kills.add(kill_of(death)))
+class Follower:
+    """Enters the deaths of drivers into a kill record: those there were, and those to come."""
+
+    def __init__(self, kills: KillRecord) -> None:
+        self._kills = kills
+        self._followed: list[Driver] = []
+
+    def follow(self, driver: Driver) -> None:
+        """From now on this driver's deaths are recorded. Once is enough; again does nothing."""
+        if driver in self._followed:
+            return
+        self._followed.append(driver)
+        for death in driver.deaths:
+            self._enter(death)
+        driver.on_death(self._enter)
+
+    def catch_up(self) -> None:
+        """Follows whatever driver is active in this process, and has it notice who has just died.
+
+        Takes no virtual time, and in real time what the kernel takes to end a process that it has been told to end.
+        """
+        activation = sys.modules.get("fake_gpu.activation")  # not imported: nobody has a driver
+        for driver in activation.active_drivers() if activation is not None else []:
+            driver.await_deaths()
+            self.follow(driver)
+
+    def _enter(self, death: Death) -> None:
+        self._kills.add(kill_of(death))

@@ -10,10 +10,12 @@ import pytest
 if TYPE_CHECKING:
     from fake_gpu import Driver
     from pytest_vramsettle.clock import VirtualClock
+    from pytest_vramsettle.deaths import Follower
     from pytest_vramsettle.kills import KillRecord
     from pytest_vramsettle.settle import SettleResult
 
-DRIVER_KEY = pytest.StashKey["Driver"]()
+DRIVER_KEY: pytest.StashKey[Driver] = pytest.StashKey()
+FOLLOWER_KEY: pytest.StashKey[Follower] = pytest.StashKey()
 
 
 class Settle(Protocol):
@@ -46,23 +48,24 @@ def fake_driver(request: pytest.FixtureRequest) -> Iterator[Driver]:
 @pytest.fixture
 def kill_record(request: pytest.FixtureRequest) -> KillRecord:
     """A kill record. Where the test has a fake driver, it learns of each death from the driver, without a probe."""
+    from pytest_vramsettle.deaths import Follower
     from pytest_vramsettle.kills import KillRecord
 
     record = KillRecord()
+    follower = request.node.stash[FOLLOWER_KEY] = Follower(record)
     if "fake_driver" in request.fixturenames:
-        from pytest_vramsettle.deaths import record_deaths
-
-        record_deaths(request.getfixturevalue("fake_driver"), record)
+        follower.follow(request.getfixturevalue("fake_driver"))
     return record
 
 
 @pytest.fixture
-def settle(kill_record: KillRecord) -> Settle:
-    """The settle wait over the real nvidia-smi on PATH, with `kill_record`'s kills: `settle(max_wait=2.0)`."""
+def settle(request: pytest.FixtureRequest, kill_record: KillRecord) -> Settle:
+    """The settle wait over the nvidia-smi on PATH, with `kill_record`'s kills: `settle(max_wait=2.0)`."""
     from pytest_vramsettle.probes import NvidiaSmiProbe
     from pytest_vramsettle.settle import wait_for_vram_settle
 
     def wait(**arguments: Any) -> SettleResult:
+        request.node.stash[FOLLOWER_KEY].catch_up()
         arguments.setdefault("probe", NvidiaSmiProbe())
         record = None if "since_kill" in arguments else kill_record  # a stamp of the caller's own takes its place
         return wait_for_vram_settle(record, **arguments)

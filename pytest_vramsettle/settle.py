@@ -195,6 +195,10 @@ class _Wait:
         policy: str | Policy,
         cancel: threading.Event | None,
     ) -> None:
+        if kills is not None and not isinstance(kills, KillRecord):
+            raise TypeError(f"kills has to be a KillRecord; got {kills!r} (a time stamp goes into since_kill=)")
+        if cancel is not None and not isinstance(cancel, threading.Event):
+            raise TypeError(f"cancel has to be a threading.Event; got {cancel!r}")
         if kills is not None and since_kill is not None:
             raise ValueError("give either the kill record or since_kill: the record knows when its last kill was")
         if since_kill is not None and since_kill != since_kill:

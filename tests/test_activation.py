@@ -9,6 +9,7 @@ import stat
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pynvml
@@ -24,6 +25,14 @@ VARIABLES = ("PATH", "LD_LIBRARY_PATH", "FAKE_GPU_SOCKET")
 
 def environment() -> dict[str, str | None]:
     return {name: os.environ.get(name) for name in VARIABLES}
+
+
+@pytest.fixture(autouse=True)
+def private_temporary_directory(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A short one of our own: other tests have drivers in the common one at the same time."""
+    with tempfile.TemporaryDirectory(prefix="act-") as made:
+        monkeypatch.setattr(tempfile, "tempdir", made)
+        yield
 
 
 def directories() -> set[str]:

@@ -97,12 +97,13 @@ class Answers:
                 self._due.pop(fd)[1]()
             return
         pid, _, _ = struct.unpack("3i", client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
-        self.asked.append((pid, question))
         if question == "0":
+            self.asked.append((pid, question))
             client.sendall(b"at once")
             return
         deadline = None if question == "never" else self.clock.monotonic_ns() + round(float(question) * 1e9)
         self._due[fd] = deadline, self.clock.client_waits(pid, deadline, self._wake)
+        self.asked.append((pid, question))  # whoever looks for it may rely on the clock's knowing it
 
     def _answer_due(self) -> None:
         for fd, (deadline, _) in list(self._due.items()):

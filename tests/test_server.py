@@ -167,7 +167,7 @@ print(answers)
     assert run_python(code).stdout == "[9]\n"
 
 
-def test_an_interrupted_call_keeps_the_interrupt_for_later() -> None:
+def test_an_interrupted_call_interrupts_the_test_once_it_is_back() -> None:
     code = """
 import os, signal, threading, time, pynvml
 from fake_gpu import Driver, Fault
@@ -179,17 +179,16 @@ try:
                 time.sleep(0.001)
             os.kill(os.getpid(), signal.SIGINT)
         threading.Thread(target=interrupt).start()
-        try:
-            pynvml.nvmlInit()
-        except pynvml.NVMLError as error:
-            print(error.value)
-        pynvml.nvmlInit()
-        print("goes on")
+        while True:
+            try:
+                pynvml.nvmlInit()
+            except pynvml.NVMLError:
+                pass
 except KeyboardInterrupt:
     print("interrupted")
 """
     done = run_python(code)
-    assert done.stdout.split("\n")[:3] == ["999", "goes on", "interrupted"]
+    assert done.stdout == "interrupted\n"
     assert done.stderr == ""
 
 

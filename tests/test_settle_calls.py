@@ -89,7 +89,7 @@ class TestInRealTime:
             ),
         )
         release.set()
-        assert took < 0.05
+        assert took < 1.0  # the probe itself takes 5 s
 
     def test_a_newer_kill_during_a_probe(self) -> None:
         kills, release = KillRecord(), threading.Event()
@@ -98,7 +98,7 @@ class TestInRealTime:
             "superseded", kills.stamp, lambda: wait_for_vram_settle(kills, probe=lambda: [(0, int(release.wait(5)))])
         )
         release.set()
-        assert took < 0.05
+        assert took < 1.0  # the probe itself takes 5 s
 
     def test_an_exception_that_is_no_exception_of_a_probe_is_passed_on(self) -> None:
         def leaves() -> list[tuple[int, int]]:

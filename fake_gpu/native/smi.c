@@ -109,13 +109,30 @@ static int request(int fd, int argc, char **argv)
     return sent;
 }
 
+/* Links may lead to the one in the driver's directory: the first whose place has a driver is it. */
+static int connect_along_links(const char *self)
+{
+    char path[PATH_MAX], target[PATH_MAX];
+    snprintf(path, sizeof path, "%s", self != NULL ? self : "");
+    for (int links = 0; links < 8; links++) {
+        struct sockaddr_un address;
+        int fd = find_socket(path, &address) == 0 ? connect_driver(&address, (struct hello){.role = 'S'}) : -1;
+        ssize_t length = fd < 0 ? readlink(path, target, sizeof target - 1) : 0;
+        if (fd >= 0 || length <= 0)
+            return fd;
+        target[length] = '\0';
+        char *slash = strrchr(path, '/');
+        size_t directory = target[0] != '/' && slash != NULL ? (size_t)(slash + 1 - path) : 0;
+        if (directory + (size_t)length >= sizeof path)
+            return -1;
+        memcpy(path + directory, target, (size_t)length + 1);
+    }
+    return -1;
+}
+
 int main(int argc, char **argv)
 {
-    struct sockaddr_un address;
-    const char *self = (const char *)getauxval(AT_EXECFN);
-    if (find_socket(self, &address) != 0)
-        return no_driver();
-    int fd = connect_driver(&address, (struct hello){.role = 'S'});
+    int fd = connect_along_links((const char *)getauxval(AT_EXECFN));
     if (fd < 0 || request(fd, argc, argv) != 0)
         return no_driver();
     int code = -1;

@@ -86,8 +86,11 @@ static int connect_driver(const struct sockaddr_un *address, struct hello hello)
         return -1;
     memcpy(hello.magic, "FGPU", 4);
     hello.version = PROTOCOL_VERSION;
-    if (connect(fd, (const struct sockaddr *)address, sizeof *address) != 0
-        || send_all(fd, &hello, sizeof hello) != 0) {
+    int connected;
+    do /* a signal that comes while the driver's queue of clients is full */
+        connected = connect(fd, (const struct sockaddr *)address, sizeof *address);
+    while (connected != 0 && errno == EINTR);
+    if (connected != 0 || send_all(fd, &hello, sizeof hello) != 0) {
         close(fd);
         return -1;
     }

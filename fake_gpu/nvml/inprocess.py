@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import sys
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -61,6 +62,7 @@ class InProcess:
         self._library.fake_gpu_detach.argtypes = [ctypes.c_char_p]
         self._callback = _CALLBACK(self._answer)
         self._driver: Driver | None = None
+        self._answering = False
         self.session = Session(os.getpid())
 
     def attach(self, driver: Driver, socket_path: str) -> None:
@@ -68,10 +70,14 @@ class InProcess:
         if self._library.fake_gpu_attach(self._callback, os.fsencode(socket_path)) != 0:
             raise DriverStateError(f"the library refused the socket path {socket_path!r}")
         self._driver = driver
+        self._hook_before = sys.unraisablehook
+        sys.unraisablehook = self._unraisable
 
     def detach(self) -> None:
         """From now on they go to the machine's real library, where it has one; else they find no driver."""
         self._driver = None
+        if sys.unraisablehook == self._unraisable:
+            sys.unraisablehook = self._hook_before
         real = real_library()
         self._library.fake_gpu_detach(None if real is None else os.fsencode(real))
 
@@ -81,6 +87,7 @@ class InProcess:
         if driver is None:
             return -1
         try:
+            self._answering = True
             answer, delay = driver.nvml.call(index, _bytes_at(request, size), self.session)
             if delay:
                 driver.clock.wait(driver.closed, None if delay == NEVER else driver.clock.monotonic_ns() + delay)
@@ -90,9 +97,28 @@ class InProcess:
                 return -1
             _copy(reply, answer, len(answer))
             return len(answer)
+        except KeyboardInterrupt:
+            driver.interrupt_soon(self.is_answering)
+            return -1
         except BaseException as error:
             driver.keep(error)
             return -1
+        finally:
+            self._answering = False
+
+    def is_answering(self) -> bool:
+        """Whether a call is being answered at this moment."""
+        return self._answering
+
+    def _unraisable(self, what: sys.UnraisableHookArgs) -> None:
+        """A signal handler raised between C and the first line of `_answer`, where nobody can catch it."""
+        driver = self._driver
+        if what.object != self._answer or driver is None:
+            self._hook_before(what)
+        elif isinstance(what.exc_value, KeyboardInterrupt):
+            driver.interrupt_soon(self.is_answering)
+        elif what.exc_value is not None:
+            driver.keep(what.exc_value)
 
     def forked(self) -> None:
         """In a forked child: the copy of the driver is not to be asked; the library has seen to that for itself."""

@@ -34,6 +34,8 @@ def init_with_flags(call: Call, flags: int) -> None:
 def shutdown(call: Call) -> None:
     session = call.session
     with call.driver.lock:
+        if not session.initialised:  # another thread was faster
+            raise NvmlError("UNINITIALIZED")
         session.initialised -= 1
         if not session.initialised:
             session.event_sets.clear()

@@ -57,6 +57,13 @@ def refuse_conflicts() -> None:
                 f"time.{function.__name__} was replaced by {found!r}: the virtual clock must be entered on the real "
                 "time, before other tools, or after they have left"
             )
+    activation = sys.modules.get("fake_gpu.activation")  # not imported: nobody has a driver
+    for driver in activation.active_drivers() if activation is not None else []:
+        if driver.clock.is_real_time and not driver.clock_was_given:
+            raise ClockError(
+                f"{driver!r} is active on real time, and would stay there: enter the clock first and pass it on, "
+                "Driver(clock=clock); under pytest name monotonic_clock among the test's arguments"
+            )
     if not real.are_real():
         raise ClockError("time was patched by another tool when pytest_vramsettle.clock was imported: import it before")
 

@@ -131,7 +131,7 @@ class VirtualClock:
         wait. What it raises is raised when the clock is left.
         """
         engine = self._engine
-        item = Callback(getattr(callback, "__qualname__", repr(callback)), callback)
+        item = Callback(getattr(callback, "__qualname__", None) or repr(callback), callback)
         with engine.mu:
             engine.push(deadline_ns, item)
         if slot.engine is engine:

@@ -1,0 +1,141 @@
+"""What a test hands to the driver, checked where it is handed over: later it would fail in a client's process."""
+
+from __future__ import annotations
+
+import reprlib
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, get_args
+
+from fake_gpu.clock import Clock, RealClock, time_stands_still
+from fake_gpu.errors import DriverStateError, InvalidValue
+from fake_gpu.fault import Fault
+from fake_gpu.gpu import Gpu, Presence
+from fake_gpu.process import ComputeType
+from fake_gpu.units import Size, parse_size
+
+if TYPE_CHECKING:
+    from fake_gpu.driver import Driver
+
+NAME_LIMIT = 95
+"""Characters of a GPU's name or UUID that fit NVML's buffers (NVML_DEVICE_NAME_V2_BUFFER_SIZE is 96)."""
+
+PROCESS_NAME_LIMIT = 8192
+MEMORY_LIMIT = 1 << 60
+PID_LIMIT = (1 << 32) - 1
+"""NVML keeps a PID in an unsigned int."""
+
+
+def text(what: str, value: object, limit: int = NAME_LIMIT, forbidden: str = "") -> str:
+    """A text that fits one cell of nvidia-smi's output. Raises InvalidValue."""
+    if not isinstance(value, str) or not value or len(value) > limit or not value.isprintable():
+        raise InvalidValue(f"{what}={reprlib.repr(value)}: give a printable text of 1 to {limit} characters")
+    if any(mark in value for mark in forbidden):
+        raise InvalidValue(f"{what}={value!r}: none of {forbidden!r} can be in it, they separate nvidia-smi's fields")
+    return value
+
+
+def size(what: str, value: Size) -> int:
+    """Bytes that a card can have. Raises InvalidValue."""
+    wanted = parse_size(value)
+    if not 0 < wanted < MEMORY_LIMIT:
+        raise InvalidValue(f"{what}={value!r}: a card has more than 0 bytes and less than 1 EiB")
+    return wanted
+
+
+def pid(value: object) -> int:
+    """A PID that NVML can show. Raises InvalidValue."""
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 < value <= PID_LIMIT:
+        raise InvalidValue(f"{value!r} is not a PID: give a whole number from 1 to {PID_LIMIT}")
+    return value
+
+
+def compute_type(value: str) -> ComputeType:
+    """How nvidia-smi's table classes a process. Raises InvalidValue."""
+    for known in get_args(ComputeType):
+        if value == known:
+            return known  # type: ignore[no-any-return]  # get_args has no types
+    raise InvalidValue(f"compute_type={value!r}: give one of {', '.join(map(repr, get_args(ComputeType)))}")
+
+
+def process(name: str | None, kind: str) -> None:
+    """The name (None: the kernel's) and class of a process. Raises InvalidValue."""
+    if name is not None and (
+        not isinstance(name, str) or not 0 < len(name) <= PROCESS_NAME_LIMIT or set("\0\r\n") & set(name)
+    ):
+        raise InvalidValue(
+            f"name={reprlib.repr(name)}: give a text of 1 to {PROCESS_NAME_LIMIT} characters, in one line"
+        )
+    compute_type(kind)
+
+
+def fault(value: object) -> Fault:
+    """A fault. Raises InvalidValue, also for Fault.hang without its brackets."""
+    if not isinstance(value, Fault):
+        hint = f"; call it: Fault.{value.__name__}(…)" if callable(value) and hasattr(value, "__name__") else ""
+        raise InvalidValue(f"inject({value!r}): give a Fault, such as Fault.hang() or Fault.slow('1.2s'){hint}")
+    return value
+
+
+def count(what: str, value: object, least: int) -> int:
+    """A whole number. Raises InvalidValue."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise InvalidValue(f"{what}={value!r}: give a whole number, {least} or more")
+    return value
+
+
+def gpu(value: object, what: str = "gpu") -> Gpu:
+    """A GPU object. Raises InvalidValue, also for its index."""
+    if not isinstance(value, Gpu):
+        raise InvalidValue(f"{what}={value!r}: give the object that add_gpu returned (or driver.gpus[index])")
+    return value
+
+
+def version(what: str, value: object) -> tuple[int, int]:
+    """A (major, minor) pair. Raises InvalidValue."""
+    if isinstance(value, tuple) and len(value) == 2 and all(isinstance(part, int) and part >= 0 for part in value):
+        return value
+    raise InvalidValue(f"{what}={value!r}: give a pair of whole numbers, such as (13, 1)")
+
+
+def clock(value: Clock | None) -> Clock:
+    """The clock that is given, or the real one. Raises InvalidValue for what is none."""
+    if value is None:
+        return RealClock()
+    wanted = ("is_real_time", "monotonic_ns", "wait", "call_at", "before_jump", "client_waits")
+    missing = [name for name in wanted if not hasattr(value, name)]
+    if missing:
+        raise InvalidValue(
+            f"clock={value!r} is no clock: it has no {', '.join(missing)}. Give a VirtualClock, or a RealClock"
+        )
+    return value
+
+
+def same_time(given: bool) -> None:
+    """Raises DriverStateError where a driver would run on real time, and the test on a clock that stands still."""
+    if not given and time_stands_still():
+        raise DriverStateError(
+            "time.monotonic stands still in this thread (a virtual clock or a freezer of time is active), and this "
+            "Driver would run on real time: pass that clock, Driver(clock=clock), or, if it is meant so, "
+            "Driver(clock=RealClock())"
+        )
+
+
+def holdings(driver: Driver, given: Gpu | Mapping[Gpu, Size], used: Size | None) -> dict[Gpu, int]:
+    """Bytes by GPU, of this driver's GPUs that are there. Raises InvalidValue, DriverStateError."""
+    if isinstance(given, Gpu):
+        if used is None:
+            raise InvalidValue("say how much it holds: (gpu, used='20 GiB'), or a mapping {gpu: '20 GiB'}")
+        given = {given: used}
+    elif not isinstance(given, Mapping):
+        raise InvalidValue(f"{given!r} is neither a GPU nor a mapping of GPUs to sizes, such as {{gpu: '20 GiB'}}")
+    elif used is not None:
+        raise InvalidValue("give one GPU with used=, or a mapping of GPUs to sizes, not both")
+    held = {gpu(card): parse_size(amount) for card, amount in given.items()}
+    for card in held:
+        if card.driver is not driver:
+            raise DriverStateError(f"{card!r} belongs to another Driver")
+        if card.presence is not Presence.PRESENT:
+            raise DriverStateError(
+                f"{card!r} is {card.presence.value}: no process can hold memory there; restore() brings it back"
+            )
+    return held
