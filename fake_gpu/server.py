@@ -145,10 +145,12 @@ class Server:
     def _run(self) -> None:
         try:
             while not self._stopping:
-                for fd, _ in self._epoll.poll(self._timeout()):
+                events = self._epoll.poll(self._timeout())
+                for fd, _ in events:
                     self._handle(fd)
                 self._answer_what_is_due()
-                if self._interrupt is not None and not self._interrupt():
+                # A moment after it was asked for, so that whoever asked has gone on.
+                if self._interrupt is not None and not events and not self._interrupt():
                     self._interrupt = None
                     _thread.interrupt_main()
         except BaseException as error:

@@ -113,7 +113,9 @@ class InProcess:
     def _unraisable(self, what: sys.UnraisableHookArgs) -> None:
         """A signal handler raised between C and the first line of `_answer`, where nobody can catch it."""
         driver = self._driver
-        if what.object != self._answer or driver is None:
+        # From 3.12 on the text alone says where it was.
+        ours = what.object == self._answer or "ctypes callback" in (what.err_msg or "")
+        if not ours or driver is None:
             self._hook_before(what)
         elif isinstance(what.exc_value, KeyboardInterrupt):
             driver.interrupt_soon(self.is_answering)
