@@ -15,7 +15,6 @@ import sys
 import sysconfig
 import tempfile
 import types
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -60,8 +59,8 @@ def _compile_program(compiler: list[str], arguments: list[str]) -> None:
     _compile(compiler, arguments)
 
 
-def _generators() -> tuple[Callable[[], str], Callable[[], str]]:
-    """The functions that write the C headers. They need the standard library alone, their package's front does not."""
+def _generators() -> types.ModuleType:
+    """The module that writes the C headers. It needs the standard library alone, its package's front does not."""
     bare = types.ModuleType("fake_gpu")
     bare.__path__ = [str(ROOT / "fake_gpu")]
     sys.modules["fake_gpu"] = bare
@@ -70,7 +69,7 @@ def _generators() -> tuple[Callable[[], str], Callable[[], str]]:
     finally:
         for name in [name for name in sys.modules if name.partition(".")[0] == "fake_gpu"]:
             del sys.modules[name]
-    return generate.entry_points, generate.table
+    return generate
 
 
 def build(target: Path) -> None:
@@ -79,13 +78,14 @@ def build(target: Path) -> None:
         print("pytest-vramsettle: not Linux, so the fake driver's native clients are left out", file=sys.stderr)
         return
     compiler = _compiler()
-    entry_points, table = _generators()
+    generate = _generators()
     target.mkdir(exist_ok=True)
     # Beside the target, so that each file can be moved into place whole: a run that uses the old ones goes on.
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".build-") as scratch_name:
         scratch = Path(scratch_name)
-        (scratch / "nvml_table.h").write_text(table())
-        (scratch / "nvml_entry_points.h").write_text(entry_points())
+        (scratch / "nvml_kinds.h").write_text(generate.kinds())
+        (scratch / "nvml_table.h").write_text(generate.table())
+        (scratch / "nvml_entry_points.h").write_text(generate.entry_points())
         includes = [f"-I{scratch}", f"-I{NATIVE}"]
         library, plain = scratch / "libnvidia-ml.so.1", scratch / "libnvidia-ml.so"
         shared = ["-shared", "-fPIC", "-pthread"]

@@ -5,7 +5,8 @@ from fake_gpu.clock import Clock, RealClock
 from fake_gpu.driver import Driver
 from fake_gpu.errors import DriverStateError, FakeGpuError, InvalidValue, NativesMissing
 from fake_gpu.fault import Fault
-from fake_gpu.gpu import Activity, Gpu, Memory
+from fake_gpu.gpu import Activity, Gpu, Memory, Presence
+from fake_gpu.nvml.inprocess import RealDriverInUse
 from fake_gpu.process import Death, Process
 from fake_gpu.ramp import Ramp
 
@@ -22,7 +23,9 @@ __all__ = [
     "InvalidValue",
     "Memory",
     "NativesMissing",
+    "Presence",
     "Process",
     "Ramp",
     "RealClock",
+    "RealDriverInUse",
 ]

@@ -141,9 +141,7 @@ class Activation:
         with contextlib.suppress(OSError):
             os.close(self._lock)
         for process in self.driver.processes:
-            if process.popen is not None and process.popen.stdin is not None:
-                with contextlib.suppress(OSError):
-                    os.close(process.popen.stdin.fileno())
+            process.close()
 
 
 _LINKS = (

@@ -46,6 +46,8 @@ class Agenda:
             self._as_of[ident] = when_ns
             try:
                 call()
+            except KeyboardInterrupt:
+                raise  # it is the test's, not the call's
             except BaseException as error:
                 self._keep(error)
             finally:

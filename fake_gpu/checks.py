@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, get_args
 from fake_gpu.clock import Clock, RealClock, time_stands_still
 from fake_gpu.errors import DriverStateError, InvalidValue
 from fake_gpu.fault import Fault
-from fake_gpu.gpu import Gpu, Presence
+from fake_gpu.gpu import Gpu
 from fake_gpu.process import ComputeType
 from fake_gpu.units import Size, parse_size
 
@@ -17,7 +17,13 @@ if TYPE_CHECKING:
     from fake_gpu.driver import Driver
 
 NAME_LIMIT = 95
-"""Characters of a GPU's name or UUID that fit NVML's buffers (NVML_DEVICE_NAME_V2_BUFFER_SIZE is 96)."""
+"""Bytes of a GPU's name that fit NVML's buffer: NVML_DEVICE_NAME_V2_BUFFER_SIZE is 96, with the closing zero."""
+
+UUID_LIMIT = 79
+"""The same of a UUID: NVML_DEVICE_UUID_BUFFER_SIZE is 80."""
+
+VERSION_LIMIT = 70
+"""The same of a driver version, whose buffer has 80 bytes, with room for what NVML's own version puts before it."""
 
 PROCESS_NAME_LIMIT = 8192
 MEMORY_LIMIT = 1 << 60
@@ -27,8 +33,13 @@ PID_LIMIT = (1 << 32) - 1
 
 def text(what: str, value: object, limit: int = NAME_LIMIT, forbidden: str = "") -> str:
     """A text that fits one cell of nvidia-smi's output. Raises InvalidValue."""
-    if not isinstance(value, str) or not value or len(value) > limit or not value.isprintable():
-        raise InvalidValue(f"{what}={reprlib.repr(value)}: give a printable text of 1 to {limit} characters")
+    if (
+        not isinstance(value, str)
+        or not value
+        or len(value.encode(errors="replace")) > limit
+        or not value.isprintable()
+    ):
+        raise InvalidValue(f"{what}={reprlib.repr(value)}: give a printable text of 1 to {limit} bytes")
     if any(mark in value for mark in forbidden):
         raise InvalidValue(f"{what}={value!r}: none of {forbidden!r} can be in it, they separate nvidia-smi's fields")
     return value
@@ -132,10 +143,5 @@ def holdings(driver: Driver, given: Gpu | Mapping[Gpu, Size], used: Size | None)
         raise InvalidValue("give one GPU with used=, or a mapping of GPUs to sizes, not both")
     held = {gpu(card): parse_size(amount) for card, amount in given.items()}
     for card in held:
-        if card.driver is not driver:
-            raise DriverStateError(f"{card!r} belongs to another Driver")
-        if card.presence is not Presence.PRESENT:
-            raise DriverStateError(
-                f"{card!r} is {card.presence.value}: no process can hold memory there; restore() brings it back"
-            )
+        card.check_present(driver)
     return held

@@ -7,6 +7,7 @@ with a deadline can miss it for ever.
 from __future__ import annotations
 
 import functools
+import subprocess
 import threading
 import time
 from collections.abc import Callable
@@ -41,6 +42,9 @@ class Clock(Protocol):
         So that what happened outside by then (a process died) is noticed at the time at which it happened. A real clock
         ignores this. Returns what ends it.
         """
+
+    def detach(self, process: subprocess.Popen[bytes] | int) -> None:
+        """A child process that keeps a clock from jumping never. A real clock ignores this."""
 
     def client_waits(self, pid: int, deadline_ns: int | None, wake: Callable[[], None]) -> Cancel:
         """Process `pid` waits for an answer that is due at the deadline (None: never).
@@ -91,6 +95,9 @@ class RealClock:
 
     def before_jump(self, callback: Callable[[], None]) -> Cancel:
         return _nothing
+
+    def detach(self, process: subprocess.Popen[bytes] | int) -> None:
+        pass
 
     def client_waits(self, pid: int, deadline_ns: int | None, wake: Callable[[], None]) -> Cancel:
         return _nothing

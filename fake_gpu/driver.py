@@ -11,14 +11,13 @@ it. State is a function of its clock: nothing ticks.
 from __future__ import annotations
 
 import _thread
-import contextlib
 import itertools
 import os
 import subprocess
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 
 import msgspec
@@ -62,7 +61,7 @@ class Driver:
     ) -> None:
         self.clock: Clock = checks.clock(clock)
         self.clock_was_given = clock is not None
-        self.driver_version: str = checks.text("driver_version", driver_version, 79)
+        self.driver_version: str = checks.text("driver_version", driver_version, checks.VERSION_LIMIT)
         self.cuda_version: tuple[int, int] = checks.version("cuda_version", cuda_version)
         self.lock = _thread.allocate_lock()
         """Guards the model. Raw and short: never held while anything waits or a callable of the user's runs."""
@@ -113,12 +112,14 @@ class Driver:
             return  # a forked child has a copy of the object; the parent's driver is not its to stop
         self.closed.set()
         self._forget_clock()
-        if self._activation is not None:
-            self._activation.close()  # its server may serve somebody until then
-            self._activation = None
-        for process in self.processes:
-            process.release()
-        self._watch.close()
+        try:
+            if self._activation is not None:
+                self._activation.close()  # its server may serve somebody until then
+                self._activation = None
+        finally:
+            self._watch.close()
+            for process in self.processes:
+                process.release()
         self.raise_kept()
 
     def __enter__(self) -> Driver:
@@ -129,9 +130,10 @@ class Driver:
     ) -> None:
         try:
             self.stop()
-        except BaseException:
-            if error is None:  # else the body's own error matters more than what was kept
+        except BaseException as kept:
+            if error is None:
                 raise
+            error.add_note(f"Meanwhile the fake driver kept {kept!r}.")  # the body's own error matters more
 
     def disown(self) -> None:
         """In a forked child: this copy of the driver must not be asked, its clock and processes are the parent's."""
@@ -184,7 +186,7 @@ class Driver:
         if name is not None:
             facts = msgspec.structs.replace(facts, name=checks.text("name", name, forbidden=","))
         if uuid is not None:
-            checks.text("uuid", uuid, 79, forbidden=", ")
+            checks.text("uuid", uuid, checks.UUID_LIMIT, forbidden=", ")
         total, kept = total_and_reserved(
             facts,
             None if memory is None else checks.size("memory", memory),
@@ -229,7 +231,7 @@ class Driver:
                     f"{list(reversed(range(len(self.enumerated))))}"
                 )
             counted = iter([self.enumerated[index] for index in order])
-            self._order = [gpu if gpu.presence is Presence.REMOVED else next(counted) for gpu in self._order]
+            self._order = [gpu if gpu.presence_in_model is Presence.REMOVED else next(counted) for gpu in self._order]
             self._enumerate()
 
     def set_presence(self, gpu: Gpu, presence: Presence) -> None:
@@ -240,7 +242,7 @@ class Driver:
             self._enumerate()
 
     def _enumerate(self) -> None:
-        self.enumerated = tuple(gpu for gpu in self._order if gpu.presence is not Presence.REMOVED)
+        self.enumerated = tuple(gpu for gpu in self._order if gpu.presence_in_model is not Presence.REMOVED)
 
     # -- processes
 
@@ -292,12 +294,10 @@ class Driver:
             process_group=0,  # Ctrl-C is for the test run; the driver ends its puppets
         )
         try:
-            detach = getattr(self.clock, "detach", None)
-            if detach is not None:  # it never does anything, so nobody should wait for it
-                detach(popen)
-            assert popen.stdout is not None
-            with popen.stdout:
-                os.read(popen.stdout.fileno(), 1)  # it has its signal handlers
+            self.clock.detach(popen)  # it never does anything, so nobody should wait for it
+            if popen.stdout is not None:
+                with popen.stdout:
+                    os.read(popen.stdout.fileno(), 1)  # it has its signal handlers
             pidfd = open_pidfd(popen.pid)
         except BaseException:
             popen.kill()
@@ -375,7 +375,7 @@ class Driver:
 
     def bury(self, process: Process, now_ns: int) -> None:
         """Marks a process dead at a time, and tells those who listen."""
-        gpus = [gpu for gpu in self.enumerated if gpu.presence is Presence.PRESENT]
+        gpus = [gpu for gpu in self.enumerated if gpu.presence_in_model is Presence.PRESENT]
         free_before = {gpu.uuid: gpu.memory_at(now_ns).free for gpu in gpus}
         others = {
             gpu.uuid: {other.pid: size for other, size in gpu.processes_at(now_ns) if other is not process}
@@ -390,6 +390,8 @@ class Driver:
         for listener in list(self._listeners):
             try:
                 listener(death)
+            except KeyboardInterrupt:
+                raise
             except BaseException as error:
                 self.keep(error)
 
@@ -420,12 +422,16 @@ class Driver:
         return now
 
     def _reach(self) -> None:
-        with contextlib.suppress(Exception):  # kept already, for the test's own thread
+        try:
             self.sync()
+        except Exception as error:
+            self.keep(error)
 
     def _notice_deaths(self, now_ns: int) -> None:
         for process in self._watch.dead():
             self.bury(process, now_ns)
+            if not self._watch.remove(process):
+                continue
             if process.popen is not None:
                 process.popen.poll()  # reap it: other clients take a zombie for a living process
             active = self._activation
@@ -501,7 +507,7 @@ class Driver:
     # -- errors that could not be raised where they arose
 
     def keep(self, error: BaseException) -> None:
-        """Keeps an error that must not go through a client's code; it is raised when the driver stops, or earlier."""
+        """Keeps an error that must not go through a client's code; it is raised when the driver stops."""
         self._errors.append(error)
 
     def interrupt_soon(self, is_answering: Callable[[], bool]) -> None:
@@ -512,12 +518,9 @@ class Driver:
         """Raises the oldest error that was kept, if any."""
         if self._errors:
             error = self._errors.popleft()
-            self._errors.clear()
+            while self._errors:
+                error.add_note(f"The fake driver kept another error: {self._errors.popleft()!r}")
             raise error
-
-    def holders(self, gpus: Iterable[Gpu], now_ns: int) -> list[tuple[Gpu, Process, int]]:
-        """(GPU, living process, bytes) of several GPUs, in order."""
-        return [(gpu, process, size) for gpu in gpus for process, size in gpu.processes_at(now_ns)]
 
     def wall_time(self) -> float:
         """Seconds since the epoch, for time stamps in outputs: what `time.time` says, a test's frozen one included."""

@@ -123,13 +123,19 @@ class Gpu:
     def index(self) -> int:
         """Its NVML index now. Raises DriverStateError while it is removed."""
         try:
-            return self.driver.enumerated.index(self)
+            return self.driver.gpus.index(self)
         except ValueError:
             raise DriverStateError(f"{self!r} has no index: it was removed; restore() brings it back") from None
 
     @property
     def presence(self) -> Presence:
-        """Whether clients see it."""
+        """Whether clients see it now."""
+        self.driver.sync()
+        return self._presence
+
+    @property
+    def presence_in_model(self) -> Presence:
+        """The same as far as the driver has noticed; for readings that have just been brought up to date."""
         return self._presence
 
     @property
@@ -200,6 +206,16 @@ class Gpu:
     def processes(self) -> list[Process]:
         """The living processes that hold memory here, oldest first."""
         return [process for process, _ in self.processes_at(self.driver.sync())]
+
+    def check_present(self, driver: Driver) -> None:
+        """Raises DriverStateError where it is not this driver's, or is not there."""
+        if self.driver is not driver:
+            raise DriverStateError(f"{self!r} belongs to another Driver")
+        driver.sync()
+        if self._presence is not Presence.PRESENT:
+            raise DriverStateError(
+                f"{self!r} is {self._presence.value}: no process can hold memory there; restore() brings it back"
+            )
 
     def check_room(self, wanted: int, now_ns: int) -> None:
         """Raises InvalidValue where `wanted` bytes more do not fit, with what is in the way."""

@@ -140,6 +140,7 @@ class Process:
         Raises InvalidValue where that does not fit, DriverStateError where it is dead.
         """
         gpu = self._only_gpu(gpu)
+        gpu.check_present(self.driver)
         wanted = parse_size(used)
         now = self.driver.sync()
         while True:
@@ -257,7 +258,7 @@ def wait_for_pidfd(pidfd: int, timeout: float) -> bool:
     """Whether the process died within `timeout` real seconds; by poll(2), which no virtual clock moves."""
     poll = select.poll()
     poll.register(pidfd, select.POLLIN)
-    return bool(poll.poll(round(timeout * 1000)))
+    return any(event & select.POLLIN for _, event in poll.poll(round(timeout * 1000)))
 
 
 _EXITING = 0x4  # PF_EXITING of include/linux/sched.h, in field 9 of /proc/PID/stat

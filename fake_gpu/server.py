@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING
 from fake_gpu.clock import Cancel
 from fake_gpu.nvml.abi import checksum
 from fake_gpu.nvml.codes import CODES
-from fake_gpu.nvml.dispatch import NEVER, BadRequest, Session
-from fake_gpu.smi.execution import execute
+from fake_gpu.nvml.dispatch import NEVER, BadRequest, Session, failure
+from fake_gpu.smi.execution import broken, execute
 
 if TYPE_CHECKING:
     from fake_gpu.driver import Driver
@@ -86,6 +86,7 @@ class Server:
         self._epoll.register(self._wakeup, select.EPOLLIN)
         self._connections: dict[int, Connection] = {}
         self._sessions: dict[int, Session] = {}
+        self._session_of: dict[int, int] = {}  # PIDs of clients by their pidfds
         self._late: list[tuple[int, int, Connection, bytes]] = []
         self._sequence = itertools.count()
         self._watched: set[int] = set()
@@ -136,7 +137,7 @@ class Server:
         self._connections.clear()
         self._listener.close()
         self._epoll.close()
-        for descriptor in (self._wakeup, self._spare):
+        for descriptor in (self._wakeup, self._spare, *self._session_of):
             with contextlib.suppress(OSError):
                 os.close(descriptor)
 
@@ -178,6 +179,10 @@ class Server:
         elif fd in self._watched:
             self._watched.discard(fd)  # it is registered for one event
             self._driver.notice()
+        elif fd in self._session_of:
+            self._sessions.pop(self._session_of.pop(fd), None)
+            self._epoll.unregister(fd)
+            os.close(fd)
         elif fd in self._connections:
             self._serve(self._connections[fd])
 
@@ -205,10 +210,12 @@ class Server:
         self._driver.keep(error)
         os.close(self._spare)
         self._spare = -1
-        sock, _ = self._listener.accept()
-        sock.close()
-        with contextlib.suppress(OSError):
-            self._spare = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            sock, _ = self._listener.accept()
+            sock.close()
+        finally:
+            with contextlib.suppress(OSError):
+                self._spare = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
 
     def _serve(self, connection: Connection) -> None:
         try:
@@ -230,7 +237,6 @@ class Server:
             log.debug("connection of process %d dropped: %s", connection.pid, error)
             self._drop(connection)
         except Exception as error:
-            # A mistake in the driver's own code. The client sees the driver vanish; the test is told.
             self._driver.keep(error)
             self._drop(connection)
 
@@ -252,7 +258,12 @@ class Server:
         return True
 
     def _session(self, pid: int, forked_from: int) -> Session:
+        """What NVML keeps for a process, for as long as that lives: connections come and go with its threads."""
         if pid not in self._sessions:
+            with contextlib.suppress(OSError):  # it is gone already, or cannot be watched: then it is kept
+                pidfd = os.pidfd_open(pid)
+                self._session_of[pidfd] = pid
+                self._epoll.register(pidfd, select.EPOLLIN)
             parent = self._sessions.get(forked_from)
             if forked_from == os.getpid():
                 parent = self._driver.own_session
@@ -261,7 +272,13 @@ class Server:
 
     def _answer(self, connection: Connection, frame: bytes) -> None:
         if connection.role == "S":
-            execution = execute(self._driver, frame, connection.pid)
+            try:
+                execution = execute(self._driver, frame, connection.pid)
+            except BadRequest:
+                raise
+            except Exception as error:
+                self._driver.keep(error)
+                execution = broken()
             if execution.at_once:
                 self._send(connection, execution.at_once)
             self._send_after(connection, execution.orders, execution.delay_ns)
@@ -271,7 +288,13 @@ class Server:
             return
         if len(frame) < 4 or connection.session is None:
             raise ProtocolError("a call without a function")
-        reply, delay = self._driver.nvml.call(_U32.unpack_from(frame)[0], frame[4:], connection.session)
+        try:
+            reply, delay = self._driver.nvml.call(_U32.unpack_from(frame)[0], frame[4:], connection.session)
+        except BadRequest:
+            raise
+        except Exception as error:  # a mistake in our own code, or in what a test has put into the model
+            self._driver.keep(error)
+            reply, delay = failure("UNKNOWN"), 0
         self._send_after(connection, _U32.pack(len(reply)) + reply, delay)
 
     def _send_after(self, connection: Connection, data: bytes, delay_ns: int) -> None:
@@ -320,5 +343,3 @@ class Server:
         with contextlib.suppress(OSError, KeyError):
             self._epoll.unregister(fd)
         connection.socket.close()
-        if connection.session is not None and not any(c.pid == connection.pid for c in self._connections.values()):
-            self._sessions.pop(connection.pid, None)

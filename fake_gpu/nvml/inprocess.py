@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
+import threading
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -62,7 +63,9 @@ class InProcess:
         self._library.fake_gpu_detach.argtypes = [ctypes.c_char_p]
         self._callback = _CALLBACK(self._answer)
         self._driver: Driver | None = None
+        self._main_thread = threading.main_thread().ident
         self._answering = False
+        self._hook_before = sys.unraisablehook
         self.session = Session(os.getpid())
 
     def attach(self, driver: Driver, socket_path: str) -> None:
@@ -86,8 +89,10 @@ class InProcess:
         driver = self._driver
         if driver is None:
             return -1
+        main = threading.get_ident() == self._main_thread  # which alone is interrupted
         try:
-            self._answering = True
+            if main:
+                self._answering = True
             answer, delay = driver.nvml.call(index, _bytes_at(request, size), self.session)
             if delay:
                 driver.clock.wait(driver.closed, None if delay == NEVER else driver.clock.monotonic_ns() + delay)
@@ -104,10 +109,11 @@ class InProcess:
             driver.keep(error)
             return -1
         finally:
-            self._answering = False
+            if main:
+                self._answering = False
 
     def is_answering(self) -> bool:
-        """Whether a call is being answered at this moment."""
+        """Whether the main thread answers a call at this moment."""
         return self._answering
 
     def _unraisable(self, what: sys.UnraisableHookArgs) -> None:

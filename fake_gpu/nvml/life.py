@@ -59,7 +59,7 @@ def no_such_index(call: Call, index: int) -> None:
 
 
 def _handle(gpu: Gpu) -> bytes:
-    if gpu.presence is Presence.LOST:
+    if gpu.presence_in_model is Presence.LOST:
         raise NvmlError("GPU_IS_LOST")
     return u64(gpu.handle)
 

@@ -120,3 +120,8 @@ def _strings(frame: bytes) -> list[str]:
     if len(strings) != count + 2:
         raise BadRequest(f"nvidia-smi: {len(strings)} texts where {count} arguments and 2 more belong")
     return strings
+
+
+def broken() -> Execution:
+    """What is printed where the driver's own code failed: status 255, as the real one ends for reasons of its own."""
+    return Execution(b"", _orders(Output("Unknown Error\n", 255), Misfortune({})), 0)

@@ -57,7 +57,7 @@ class Run:
 
     def failure(self, gpu: Gpu) -> int:
         """The NVML error that keeps a GPU's handle from being had, 0 where it is well."""
-        if gpu.presence is not Presence.PRESENT:
+        if gpu.presence_in_model is not Presence.PRESENT:
             return LOST
         error = self._failures.get(gpu.uuid, 0) if self._failures else 0
         return 0 if error == NOT_SUPPORTED else error
