@@ -84,8 +84,8 @@ def thread_start(self: threading.Thread) -> None:
 
     def run_on_the_clock() -> None:
         _replace_run(self, run)
-        engine.begin(member)
         try:
+            engine.begin(member)
             run()
         except ClockStopped:
             # Ended with the clock; not an error of the thread's.
@@ -98,7 +98,12 @@ def thread_start(self: threading.Thread) -> None:
     self.__dict__[_BELONGING] = (engine, member)
     self.__dict__["run"] = run_on_the_clock
     try:
-        real.thread_start(self)
+        # Its starter keeps the baton, so that threads queue for their first turn in the order of their starts.
+        with engine.unseen():
+            real.thread_start(self)
+        if self.ident is not None:
+            engine.enlist(member, self.ident)
+        engine.rouse()
     except Exception:
         _replace_run(self, run)
         del self.__dict__[_BELONGING]
@@ -137,7 +142,8 @@ def thread_join(self: threading.Thread, timeout: float | None = None) -> None:
                     member.joiners.remove(waiter)
             return
     # What is left of it is the interpreter's own work, some microseconds.
-    real.thread_join(self)
+    with engine.unseen():
+        real.thread_join(self)
 
 
 class SimpleQueue(Generic[T]):
@@ -164,9 +170,8 @@ class SimpleQueue(Generic[T]):
                 waiter = self._waiters.popleft()
             except IndexError:
                 return
-            with waiter.engine.mu:
-                if waiter.engine.fire(waiter, NOTIFIED):
-                    return
+            if waiter.engine.wake(waiter):
+                return
 
     def get(self, block: bool = True, timeout: float | None = None) -> T:
         engine = mine()
