@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from pytest_vramsettle.clock import VirtualClock, virtual_clock
+from pytest_vramsettle.clock import ClockError, VirtualClock, virtual_clock
 
 # `bench` makes 500 of them; that order is chance shows in a few already.
 RUNS = 8
@@ -197,3 +197,27 @@ def select_and_event(clock: VirtualClock) -> tuple[str, ...]:
 def test_a_select_and_an_event_keep_their_order(clock):
     """Who waits in a selector notices by itself; the order must not depend on when."""
     assert len({select_and_event(clock) for _ in range(50)}) == 1
+
+
+def test_a_detached_thread_does_not_hold_the_clock(clock):
+    left, right = socket.socketpair()
+    seen = []
+
+    def wait():
+        seen.append(left.recv(1))
+        time.sleep(5)
+        seen.append(clock.elapsed)
+
+    with left, right:
+        thread = threading.Thread(target=wait, name="reader")
+        thread.start()
+        clock.detach(thread)
+        started = time.clock_gettime(time.CLOCK_MONOTONIC)
+        time.sleep(60)
+        assert time.clock_gettime(time.CLOCK_MONOTONIC) - started < 0.5
+        right.send(b"x")
+        thread.join()
+    assert seen == [b"x", 65.0]
+    assert any("reader was detached" in line for line in clock.trace)
+    with pytest.raises(ClockError, match="cannot be detached"):
+        clock.detach(threading.current_thread())

@@ -45,6 +45,7 @@ class Children:
         self.grace = grace
         self.watcher = Watcher(self._look, self._period)
         self.engine = Engine(self.watcher.poke, self.watcher.rouse, seed)
+        self.engine.has_children = self._busy
         self._watchdog = Watchdog(self.engine, grace)
         self._looked_at = 0.0
         self._by_pid: dict[int, Child] = {}
@@ -199,8 +200,11 @@ class Children:
 
     # The watcher's thread
 
+    def _busy(self) -> bool:
+        return bool(self._by_pid)
+
     def _period(self) -> float | None:
-        if len(self.engine.members) > 1:
+        if len(self.engine.members) > 1 or self.engine.doubtful:
             return PERIOD
         return _PERIOD if self._by_pid else None
 

@@ -1,119 +1,63 @@
 """The clock's heart: who is blocked, what is due, and the jump from one deadline to the next.
 
 The rule: the clock moves only while every thread that belongs to it waits on it, and nothing else holds it. What the
-engine does not know (a raw lock, a raw read) counts as running. Of the threads whose wait is over, one runs at a time:
-the one that has the baton. All state is guarded by one mutex, which is never held while anything waits or while a
-callback runs. The mutex can be taken again by the thread that has it: a signal handler or a finaliser may set an event
-in the middle of the engine's work.
+engine does not know (a raw lock, a raw read) counts as running.
 """
 
 from __future__ import annotations
 
 import _thread
-import contextlib
 import math
 import os
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
-from pytest_vramsettle.clock.baton import Baton
-from pytest_vramsettle.clock.errors import ClockError, ClockStopped
-from pytest_vramsettle.clock.timeline import Timeline
+from pytest_vramsettle.clock import busy, deadlock, real
+from pytest_vramsettle.clock.errors import BusyLoop, ClockError, ClockStopped, VirtualDeadlock
+from pytest_vramsettle.clock.turns import Turns
 from pytest_vramsettle.clock.waits import (
     CLOSED,
+    DEADLOCK,
     DUE,
     INTERRUPTED,
-    NOTIFIED,
     READY,
     SETTLED,
     Callback,
-    Due,
-    Member,
     PollWaiter,
     Waiter,
 )
 
-if TYPE_CHECKING:
-    from pytest_vramsettle.clock.watchdog import Stray
-
 # Waits for no time at all that a thread may make at one instant before the clock helps it along.
 _ZERO_WAITS = 32
+# And that all threads together may make while nothing else happens, before that is an error.
+BUSY = 100_000
+# Every how many of them threads outside of the clock are let at the interpreter.
+_REAL_YIELD = 16
 
 
-class Engine(Timeline):
+class Engine(Turns):
     """`poke` has another thread move the clock, for callers that may hold locks of their own; `rouse` has it watch."""
 
     def __init__(self, poke: Callable[[], None], rouse: Callable[[], None], seed: int | None = None) -> None:
-        super().__init__()
-        self.mu = _thread.RLock()
+        super().__init__(seed)
         self.poke = poke
         self.rouse = rouse
-        self.baton = Baton(seed)
+        self.has_children: Callable[[], bool] = bool
         self.pid = os.getpid()
-        self.closed = False
-        self.members: set[Member] = set()
-        self.idents: set[int] = set()
-        self.parked: dict[int, Waiter] = {}
-        # Waits of threads that do not belong: they have deadlines, and hold nothing.
-        self.outsiders: dict[int, Waiter] = {}
+        # Whether all wait for ever, unless a thread from before the clock wakes one.
+        self.doubtful = False
         # What keeps the clock from moving besides a running thread: children at work, pauses.
         self.holders: set[object] = set()
-        # Threads that run without the baton, and whether the clock takes them for blocked this moment.
-        self.strays: dict[int, Stray] = {}
+        # Whether the strays are taken for blocked this moment.
         self._beside_strays = False
-        # Whether the thread with the baton does what takes its time.
-        self.patient = False
         self.failures: list[BaseException] = []
         # Called, without the mutex, when the clock is about to move from one instant to another.
         self.before_jump: list[Callable[[], None]] = []
         # Threads that wait in selectors, in the order in which they came.
         self._polling: dict[PollWaiter, None] = {}
         self._settlers: list[Waiter] = []
-        self._mover: int | None = None
         self._zero_waits = 0
-
-    # Threads
-
-    def enter(self, member: Member) -> None:
-        """The calling thread, which enters the clock, is its first, and has the baton."""
-        with self.mu:
-            member.ident = self.baton.holder = _thread.get_ident()
-            self.members.add(member)
-            self.idents.add(member.ident)
-
-    def join(self, member: Member) -> None:
-        with self.mu:
-            self.members.add(member)
-
-    def enlist(self, member: Member, ident: int) -> None:
-        """A new thread queues for its first turn. Its starter and the thread itself call this, whoever comes first."""
-        with self.mu:
-            if member.turn is None and not member.done:
-                member.ident = ident
-                member.turn = turn = Waiter(self, "start", ident=ident)
-                self._queue(turn)
-
-    def begin(self, member: Member) -> None:
-        """The member's own thread has begun to run. Returns when it has the baton."""
-        ident = _thread.get_ident()
-        self.enlist(member, ident)
-        with self.mu:
-            if self.closed or member.turn is None:
-                return
-            self.idents.add(ident)
-        self._hold(member.turn)
-
-    def end(self, member: Member) -> None:
-        """The member's own thread has nothing more to do."""
-        with self.mu:
-            member.done = True
-            self.members.discard(member)
-            if member.ident is not None:
-                self.idents.discard(member.ident)
-                self._stops(member.ident)
-            for waiter in member.joiners:
-                self.fire(waiter, NOTIFIED)
-            self.advance()
+        # The same, for the whole clock, since anything else has happened on it.
+        self._spins = 0
 
     # Waits
 
@@ -122,7 +66,7 @@ class Engine(Timeline):
         ident = waiter.ident
         if self._mover == ident:
             raise ClockError("a callback of the clock must not wait: the clock stands still until it returns")
-        waiter.belongs = ident in self.idents
+        waiter.belongs = ident in self.idents and ident not in self.detached
         places = self.parked if waiter.belongs else self.outsiders
         # A signal handler may wait while the thread it interrupted does.
         outer = places.get(ident)
@@ -147,6 +91,8 @@ class Engine(Timeline):
         finally:
             if not waiter.go or waiter.polls or outer is not None:
                 self._leave(waiter, places, outer)
+        if waiter.why is DEADLOCK:
+            raise VirtualDeadlock(deadlock.report(self, waiter))
         return waiter.why or INTERRUPTED
 
     def block(self, waiter: Waiter, deadline: int | None) -> str:
@@ -177,87 +123,6 @@ class Engine(Timeline):
             self.baton.drop(waiter.ident)
             self.advance()
 
-    def _interrupted(self, waiter: Waiter, places: dict[int, Waiter]) -> None:
-        """An exception came out of the wait itself. The thread runs, whoever has the baton. The mutex is held."""
-        waiter.go = True
-        if waiter.why is None:
-            waiter.why = INTERRUPTED
-        if places.get(waiter.ident) is waiter:
-            del places[waiter.ident]
-        with contextlib.suppress(ValueError):
-            self.baton.ready.remove(waiter)
-        if not self.baton.holder and waiter.belongs and not self.closed:
-            self.baton.holder = waiter.ident
-
-    def fire(self, waiter: Waiter, why: str) -> bool:
-        """A thread's wait is over: it counts as running, and runs when its turn comes. The mutex is held."""
-        if waiter.why is not None:
-            return False
-        waiter.why = why
-        if not waiter.belongs:
-            if self.outsiders.get(waiter.ident) is waiter:
-                del self.outsiders[waiter.ident]
-            waiter.open()
-            waiter.go = True
-        elif self.parked.get(waiter.ident) is waiter:
-            del self.parked[waiter.ident]
-            self.baton.ready.append(waiter)
-        return True
-
-    def wake(self, waiter: Waiter) -> bool:
-        """`fire` for any thread: the woken one runs at once if nobody does."""
-        with self.mu:
-            fired = self.fire(waiter, NOTIFIED)
-            self._go_on()
-            return fired
-
-    def heard(self, waiter: PollWaiter) -> None:
-        """One of its descriptors is ready. The mutex is held."""
-        if not self.baton.holder and self._mover is None:
-            self.fire(waiter, READY)
-            self._go_on()
-
-    def _go_on(self) -> None:
-        if self._mover is None:
-            self.baton.give()
-
-    # Turns
-
-    def _stops(self, ident: int) -> None:
-        """A thread does not run any longer. The mutex is held."""
-        self.baton.drop(ident)
-        if self.strays:
-            self.strays.pop(ident, None)
-
-    def _queue(self, turn: Waiter) -> None:
-        """The mutex is held."""
-        turn.belongs = True
-        turn.why = NOTIFIED
-        turn.arm()
-        self.baton.ready.append(turn)
-        if self.closed:
-            self.baton.free_all()
-        self._go_on()
-
-    def _hold(self, turn: Waiter) -> None:
-        try:
-            turn.hold()
-        finally:
-            if not turn.go:
-                with self.mu:
-                    self._interrupted(turn, self.parked)
-
-    def yield_turn(self) -> None:
-        """Let those who are ready go first."""
-        turn = Waiter(self, "its turn")
-        with self.mu:
-            if turn.ident in self.parked or any(waiter.ident == turn.ident for waiter in self.baton.ready):
-                # A signal handler in the middle of a wait: it runs whenever it has to.
-                return
-            self._stops(turn.ident)
-            self._queue(turn)
-        self._hold(turn)
-
     def settle(self) -> None:
         """Until everybody else is blocked, at no virtual time."""
         waiter = Waiter(self, "settle")
@@ -274,6 +139,14 @@ class Engine(Timeline):
         """
         if self.baton.ready or self.baton.holder != _thread.get_ident():
             self.yield_turn()
+        self._spins += 1
+        if not self._spins % _REAL_YIELD:
+            real.sleep(0)
+        if self._spins >= BUSY:
+            self._spins = 0
+            with self.mu:
+                if not (self.holders or deadlock.may_be_woken(self)):
+                    raise BusyLoop(busy.text(BUSY))
         if seconds <= 0.0:
             self._zero_waits += 1
             if self._zero_waits < _ZERO_WAITS:
@@ -289,14 +162,6 @@ class Engine(Timeline):
             self.block(Waiter(self, "shortest wait"), self.now + 1)
 
     # Time
-
-    def waiting(self) -> list[Waiter]:
-        with self.mu:
-            return [*self.parked.values(), *self.outsiders.values()]
-
-    def pending(self) -> list[Due]:
-        with self.mu:
-            return self.pending_items()
 
     def quiet(self, beside: int = 0) -> bool:
         return not self.holders and len(self.parked) + beside >= len(self.members) and not self.closed
@@ -333,10 +198,29 @@ class Engine(Timeline):
                     self._jump(deadline)
                     asked = False
                 self._run_due()
-            else:
+            elif not self._is_stuck():
                 return
 
+    def _is_stuck(self) -> bool:
+        """Nothing is due. Whether that was told to the thread that entered the clock."""
+        self.doubtful = False
+        if self._beside_strays or self.main not in self.parked or deadlock.may_be_woken(self):
+            return False
+        if deadlock.foreigners(self):
+            self.doubtful = True
+            self.rouse()
+            return False
+        return self.tell_deadlock()
+
+    def tell_deadlock(self) -> bool:
+        """The mutex is held."""
+        self.doubtful = False
+        waiter = self.parked.get(self.main)
+        return waiter is not None and self.fire(waiter, DEADLOCK)
+
     def _jump(self, deadline: int) -> None:
+        if deadline > self.now + 1:
+            self._spins = 0
         self.now = deadline
         self.seconds = deadline / 1e9
         self._zero_waits = 0
@@ -389,40 +273,6 @@ class Engine(Timeline):
                 self.idents.discard(ident)
 
     # Holding
-
-    @contextlib.contextmanager
-    def unseen(self) -> Iterator[None]:
-        """The calling thread lives in real time inside the block, and keeps the baton: it waits for no other thread."""
-        ident = _thread.get_ident()
-        belongs = ident in self.idents
-        self.idents.discard(ident)
-        self.patient = True
-        try:
-            yield
-        finally:
-            self.patient = False
-            if belongs and not self.closed:
-                self.idents.add(ident)
-
-    @contextlib.contextmanager
-    def outside(self) -> Iterator[None]:
-        """The calling thread lives in real time inside the block, beside the thread that has the baton meanwhile.
-
-        It goes on counting as one that runs.
-        """
-        ident = _thread.get_ident()
-        belongs = ident in self.idents
-        self.idents.discard(ident)
-        try:
-            if belongs:
-                with self.mu:
-                    self.baton.drop(ident)
-                    self.advance()
-            yield
-        finally:
-            if belongs and not self.closed:
-                self.idents.add(ident)
-                self.yield_turn()
 
     def retain(self, holder: object) -> None:
         with self.mu:

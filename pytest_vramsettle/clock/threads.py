@@ -14,7 +14,8 @@ from queue import Empty
 from typing import Any, Generic, TypeVar
 
 from pytest_vramsettle.clock import real
-from pytest_vramsettle.clock.active import mine
+from pytest_vramsettle.clock.active import mine, slot
+from pytest_vramsettle.clock.deadlock import STARTED_UNDER
 from pytest_vramsettle.clock.engine import Engine
 from pytest_vramsettle.clock.errors import ClockStopped
 from pytest_vramsettle.clock.waits import CLOSED, FOR_EVER, HALF_NS, NOTIFIED, Member, Waiter, nanoseconds
@@ -31,7 +32,7 @@ def deadline_after(engine: Engine, timeout: float | None) -> int | None:
     return engine.now + nanoseconds(timeout)
 
 
-def wait_on(condition: threading.Condition, waiter: Waiter, deadline: int | None) -> bool:
+def wait_on(engine: Engine, condition: threading.Condition, waiter: Waiter, deadline: int | None) -> bool:
     """Wait for the condition's notification until an instant of the clock. The caller holds the condition's lock."""
     inner: Any = condition  # the parts that `Condition.wait` is made of, which the type stubs leave out
     inner._waiters.append(waiter)
@@ -44,7 +45,7 @@ def wait_on(condition: threading.Condition, waiter: Waiter, deadline: int | None
         inner._waiters.remove(waiter)
         raise
     try:
-        return waiter.engine.block(waiter, deadline) is NOTIFIED
+        return engine.block(waiter, deadline) is NOTIFIED
     finally:
         try:
             inner._acquire_restore(state)
@@ -70,13 +71,15 @@ def condition_wait(self: threading.Condition, timeout: float | None = None) -> b
         return notified
     if not self._is_owned():  # type: ignore[attr-defined]  # the stub leaves out what is private
         raise RuntimeError("cannot wait on un-acquired lock")
-    return wait_on(self, Waiter(engine, "Condition.wait"), deadline_after(engine, timeout))
+    return wait_on(engine, self, Waiter(engine, "Condition.wait"), deadline_after(engine, timeout))
 
 
 @functools.wraps(real.thread_start)
 def thread_start(self: threading.Thread) -> None:
     engine = mine()
     if engine is None or self.ident is not None:
+        if slot.engine is not None:
+            self.__dict__[STARTED_UNDER] = slot.engine.start
         real.thread_start(self)
         return
     member = Member(self)

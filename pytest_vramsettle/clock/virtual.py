@@ -16,7 +16,7 @@ from pytest_vramsettle.clock.active import slot
 from pytest_vramsettle.clock.children import Children
 from pytest_vramsettle.clock.errors import ClockError, ClockStopped
 from pytest_vramsettle.clock.threads import wait_on
-from pytest_vramsettle.clock.waits import CANCELLED, Callback, Member, Waiter, nanoseconds
+from pytest_vramsettle.clock.waits import ANSWER, CANCELLED, Callback, Member, Waiter, nanoseconds
 
 # How long, in real seconds, leaving the clock waits for the threads that it ends.
 _ENDING = 0.5
@@ -126,7 +126,7 @@ class VirtualClock:
         try:
             with condition:
                 while not released.is_set() and (deadline_ns is None or engine.now < deadline_ns):
-                    wait_on(condition, Waiter(engine, "wait"), deadline_ns)
+                    wait_on(engine, condition, Waiter(engine, ANSWER), deadline_ns)
         except ClockStopped:
             if threading.get_ident() in {member.ident for member in list(engine.members)}:
                 raise
@@ -227,9 +227,15 @@ class VirtualClock:
         with self._engine.outside():
             real.sleep(seconds)
 
-    def detach(self, process: subprocess.Popen[Any] | int) -> None:
-        """A child process (or its PID) that does not hold the clock, whatever it does."""
-        self._children.detach(process if isinstance(process, int) else process.pid)
+    def detach(self, what: subprocess.Popen[Any] | int | threading.Thread) -> None:
+        """A child process (or its PID) or a running thread that does not hold the clock, whatever it does.
+
+        The thread still reads the clock and waits on it, and runs beside whoever has the baton.
+        """
+        if isinstance(what, threading.Thread):
+            self._engine.detach(what)
+        else:
+            self._children.detach(what if isinstance(what, int) else what.pid)
 
     def timers(self) -> tuple[Timer, ...]:
         """What is pending, soonest first."""

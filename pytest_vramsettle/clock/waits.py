@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from pytest_vramsettle.clock.engine import Engine
+    from pytest_vramsettle.clock.turns import Turns
 
 # Why a wait is over.
 NOTIFIED = "notified"
@@ -22,6 +22,9 @@ INTERRUPTED = "interrupted"
 CANCELLED = "cancelled"
 CLOSED = "closed"
 DEADLOCK = "deadlock"
+
+# What a thread waits for that has asked the driver in this process.
+ANSWER = "an answer of the driver"
 
 # What is shorter rounds to no nanosecond at all: the rest that sums of floats leave.
 HALF_NS = 0.5e-9
@@ -70,7 +73,7 @@ class Waiter(Due):
     # Whether it waits for file descriptors too.
     polls = False
 
-    def __init__(self, engine: Engine, what: str, lasting: bool = False, ident: int | None = None) -> None:
+    def __init__(self, engine: Turns, what: str, lasting: bool = False, ident: int | None = None) -> None:
         self.what = what
         self.why = None
         self.deadline = None
@@ -114,7 +117,7 @@ class PollWaiter(Waiter):
 
     polls = True
 
-    def __init__(self, engine: Engine, what: str, fds: list[tuple[int, int]]) -> None:
+    def __init__(self, engine: Turns, what: str, fds: list[tuple[int, int]]) -> None:
         super().__init__(engine, what, lasting=True)
         self._fds = fds
         # Not the poll object that the thread blocks in: one cannot be used by two threads at once.

@@ -10,11 +10,9 @@ seconds the clock jumps, and beside one that spins, deadlines come at the pace o
 from __future__ import annotations
 
 import sys
-import time
-import traceback
 from typing import TYPE_CHECKING
 
-from pytest_vramsettle.clock import proc, real
+from pytest_vramsettle.clock import deadlock, proc, real
 
 if TYPE_CHECKING:
     from pytest_vramsettle.clock.engine import Engine
@@ -26,10 +24,15 @@ PERIOD = 0.005
 # processor: two of them without any tell it from one that is blocked. Looks, not seconds: on a machine that stands
 # still there are none.
 _BLOCKED, _SPINNING = 2, 20
-# The same while it does what takes its time and needs none of the other threads: starting a process, say.
+# The same while it does what takes its time and needs none of the other threads: starting a process, say, or coming by
+# the engine's mutex, which another thread may hold that waits for the interpreter's lock.
 _PATIENT = 100
 # Once the clock has jumped beside a blocked thread: real seconds in which it may react before the next jump.
 _REACTION = 0.01
+
+
+# Where a thread of the clock comes by the mutex.
+_ENGINE = frozenset(f"pytest_vramsettle.clock.{name}" for name in ("baton", "engine", "turns", "waits"))
 
 
 class Stray:
@@ -40,7 +43,9 @@ class Stray:
     def __init__(self, ident: int, native: int) -> None:
         self.ident = ident
         self._native = native
-        self._clock = time.pthread_getcpuclockid(ident)
+        # The clock of a thread's processor time, as pthread_getcpuclockid makes it, which must not be asked about a
+        # thread that has ended (linux/posix-timers_types.h).
+        self._clock = ~native << 3 | 6
         self._used = -1
         self.moved_at = real.monotonic()
         # Whether the clock has moved beside it.
@@ -48,7 +53,11 @@ class Stray:
 
     def still(self) -> bool:
         """Whether it has used no processor since the last call, and does not wait for one."""
-        used = real.clock_gettime_ns(self._clock)
+        try:
+            used = real.clock_gettime_ns(self._clock)
+        except OSError:
+            # It has ended.
+            used = -1
         moved, self._used = used != self._used, used
         if moved or proc.thread_runs(self._native):
             self.moved_at = real.monotonic()
@@ -66,18 +75,24 @@ class Watchdog:
         self._since = 0.0
         self._looks = self._still = 0
         self._suspect: Stray | None = None
+        self._foreigners: dict[int, Stray] = {}
 
     def look(self) -> None:
         engine = self._engine
-        baton = engine.baton
-        if baton.moves != self._moves:
-            self._moves, self._since = baton.moves, real.monotonic()
+        moves, holder = engine.baton.moves, engine.baton.holder
+        if moves != self._moves:
+            self._moves, self._since = moves, real.monotonic()
             self._looks = self._still = 0
             self._suspect = None
-        elif baton.holder:
-            self._look_at_holder(baton.holder)
-        elif engine.strays and not baton.ready and engine.quiet(beside=len(engine.strays)) and engine.awaits_time():
+            self._foreigners = {}
+        elif holder:
+            self._look_at_holder(holder)
+        elif engine.baton.ready or not engine.quiet(beside=len(engine.strays)):
+            pass
+        elif engine.strays and engine.awaits_time():
             self._look_at_strays()
+        elif engine.doubtful:
+            self._look_at_foreigners()
 
     def _look_at_holder(self, ident: int) -> None:
         engine = self._engine
@@ -89,7 +104,7 @@ class Watchdog:
                 return
         self._looks += 1
         self._still = self._still + 1 if self._suspect.still() else 0
-        if engine.patient and self._looks < _PATIENT:
+        if self._looks < _PATIENT and (engine.patient or _in_the_engine(ident)):
             return
         if self._still >= _BLOCKED or self._looks >= _SPINNING:
             self._pass_on(self._suspect)
@@ -129,6 +144,19 @@ class Watchdog:
         self._since = now
         engine.move_beside_strays()
 
+    def _look_at_foreigners(self) -> None:
+        """A thread from before the clock that uses no processor for so long is about to wake nobody."""
+        found = {thread.native_id: thread.ident for thread in deadlock.foreigners(self._engine)}
+        for native, ident in found.items():
+            if native is not None and ident is not None and native not in self._foreigners:
+                self._foreigners[native] = Stray(ident, native)
+        strays = self._foreigners.values()
+        if sum(stray.still() for stray in strays) < len(strays):
+            return
+        since = max([self._since, *(stray.moved_at for stray in strays)])
+        if real.monotonic() - since >= self._grace and self._engine.tell_deadlock():
+            self._engine.advance()
+
     def _why(self, stray: Stray, still: bool) -> str:
         does = "is blocked outside of the clock" if still else "makes no call to the clock"
         goes = "which no longer waits for it" if still else "which goes on at the pace of real time"
@@ -138,6 +166,10 @@ class Watchdog:
         return next((member.thread.name for member in self._engine.members if member.ident == stray.ident), "?")
 
 
+def _in_the_engine(ident: int) -> bool:
+    frame = sys._current_frames().get(ident)
+    return frame is not None and frame.f_globals.get("__name__") in _ENGINE
+
+
 def _stack(stray: Stray) -> str:
-    frame = sys._current_frames().get(stray.ident)
-    return "".join(traceback.format_stack(frame)).rstrip() if frame is not None else "an unknown place"
+    return deadlock.stack(sys._current_frames().get(stray.ident))
