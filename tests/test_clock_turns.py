@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import multiprocessing
 import random
 import selectors
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -221,3 +224,59 @@ def test_a_detached_thread_does_not_hold_the_clock(clock):
     assert any("reader was detached" in line for line in clock.trace)
     with pytest.raises(ClockError, match="cannot be detached"):
         clock.detach(threading.current_thread())
+
+
+def compute_in_a_child(results) -> None:
+    started = time.monotonic()
+    time.sleep(0.01)
+    results.put((type(time.sleep).__name__, time.monotonic() - started >= 0.01))
+
+
+# From 3.12 on, fork warns where other threads live: the clock's watcher, for one.
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_multiprocessing_children_live_in_real_time(clock, method):
+    context = multiprocessing.get_context(method)
+    results = context.SimpleQueue()
+    process = context.Process(target=compute_in_a_child, args=(results,))
+    process.start()
+    assert results.get() == ("builtin_function_or_method", True)
+    process.join()
+    assert process.exitcode == 0
+    assert clock.elapsed == 0.0
+
+
+def test_threads_that_wait_for_one_child_are_no_deadlock(clock):
+    """All but one wait for `Popen._waitpid_lock`, or find the child gone: none is blocked for ever."""
+    process = subprocess.Popen(["sleep", "0.05"])
+    codes: list[int] = []
+    threads = [threading.Thread(target=lambda: codes.append(process.wait())) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert codes == [0, 0, 0, 0]
+    assert clock.elapsed == 0.0
+
+
+def test_a_thread_that_was_started_has_run_before_the_clock_is_left():
+    ran = []
+    with VirtualClock():
+        threads = [threading.Thread(target=lambda: (ran.append(1), time.sleep(1000), ran.append(2))) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+    assert ran == [1, 1, 1]
+    assert not any(thread.is_alive() for thread in threads)
+
+
+def test_a_poll_in_slices_lets_the_others_run(clock):
+    """Who asks again and again without waiting gives its turn to those who are ready."""
+
+    async def spin():
+        while not done:
+            await asyncio.sleep(0)
+
+    done: list[bool] = []
+    threading.Thread(target=lambda: done.append(True)).start()
+    asyncio.run(spin())
+    assert clock.trace == ()
