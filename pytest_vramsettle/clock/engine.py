@@ -221,8 +221,7 @@ class Engine(Turns):
     def _jump(self, deadline: int) -> None:
         if deadline > self.now + 1:
             self._spins = 0
-        self.now = deadline
-        self.seconds = deadline / 1e9
+        self.move_to(deadline)
         self._zero_waits = 0
         # One jump, and they are looked at again.
         self._beside_strays = False

@@ -9,12 +9,16 @@ from pytest_vramsettle.clock import real
 from pytest_vramsettle.clock.waits import Due
 
 
+# How far, in seconds, the float clock may be from the integer's after a jump.
+_APART = 0.4e-9
+
+
 class Timeline:
     """Whoever changes it holds the engine's mutex."""
 
     def __init__(self) -> None:
         self.now = self.start = 0
-        # The clock as a float, ahead of `now` by less than a nanosecond where a wait was shorter than that.
+        # The clock as a float, less than a nanosecond from `now`: waits that are shorter than that move only this.
         self.seconds = 0.0
         self.notes: list[str] = []
         self._heap: list[tuple[int, int, Due]] = []
@@ -24,6 +28,12 @@ class Timeline:
     def begin_now(self) -> None:
         self.now = self.start = real.monotonic_ns()
         self.seconds = self.now / 1e9
+
+    def move_to(self, instant: int) -> None:
+        # As the code under test adds: where it waits for `end - time()`, the rest is then 0, not the rounding of a sum.
+        seconds, exact = self.seconds + (instant - self.now) / 1e9, instant / 1e9
+        self.seconds = seconds if abs(seconds - exact) < _APART else exact
+        self.now = instant
 
     def push(self, deadline: int, item: Due) -> None:
         """Ties come out in the order in which they went in."""
