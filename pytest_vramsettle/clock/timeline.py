@@ -8,7 +8,6 @@ import itertools
 from pytest_vramsettle.clock import real
 from pytest_vramsettle.clock.waits import Due
 
-
 # How far, in seconds, the float clock may be from the integer's after a jump.
 _APART = 0.4e-9
 
