@@ -130,7 +130,7 @@ class Engine(Turns):
             self._settlers.append(waiter)
         self.block(waiter, None)
 
-    def instant(self, seconds: float) -> None:
+    def instant(self, seconds: float, counts: bool = True) -> None:
         """A thread waited for less than half a nanosecond, or not at all.
 
         Loops of the `while rest >= 0: wait(rest)` kind (`as_completed`, `Popen.communicate`) spin for ever on a clock
@@ -139,7 +139,7 @@ class Engine(Turns):
         """
         if self.baton.ready or self.baton.holder != _thread.get_ident():
             self.yield_turn()
-        self._spins += 1
+        self._spins += counts
         if not self._spins % _REAL_YIELD:
             real.sleep(0)
         if self._spins >= BUSY:
