@@ -6,7 +6,7 @@ import os
 import platform
 import time
 
-from bench import life, nvml, smi, startup
+from bench import life, nvml, smi, startup, turns
 from bench.table import show
 
 
@@ -28,6 +28,7 @@ def main() -> None:
         startup.section,
         life.driver_section,
         life.clock_section,
+        turns.section,
         life.settle_section,
     ):
         show(measure())

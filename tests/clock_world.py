@@ -23,6 +23,8 @@ OWNED = [
     (threading.Condition, "notify_all"),
     (threading.Thread, "start"),
     (threading.Thread, "join"),
+    (threading, "Lock"),
+    (threading, "RLock"),
     (queue, "SimpleQueue"),
     (selectors._PollLikeSelector, "select"),
     (selectors.EpollSelector, "select"),

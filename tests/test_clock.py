@@ -224,11 +224,11 @@ def test_a_simple_queue_serves_every_waiter_once(clock):
 def test_a_thread_blocked_outside_holds_the_clock(clock):
     left, right = socket.socketpair()
     with left, right:
+        started = time.clock_gettime(time.CLOCK_MONOTONIC)
         raw = threading.Thread(target=left.recv, args=(9,))
         raw.start()
         with clock.real_time():
             threading.Timer(0.05, right.send, args=(b"x",)).start()
-        started = time.clock_gettime(time.CLOCK_MONOTONIC)
         time.sleep(1)
         assert time.clock_gettime(time.CLOCK_MONOTONIC) - started >= 0.04
         raw.join()

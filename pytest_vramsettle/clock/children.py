@@ -14,8 +14,11 @@ from pytest_vramsettle.clock import proc, real
 from pytest_vramsettle.clock.child import Child
 from pytest_vramsettle.clock.engine import Engine
 from pytest_vramsettle.clock.waits import CANCELLED, NOTIFIED, Callback
+from pytest_vramsettle.clock.watchdog import PERIOD, Watchdog
 from pytest_vramsettle.clock.watcher import Watcher
 
+# How often, in real seconds, children are looked at.
+_PERIOD = 0.02
 # A process that has a handler for a signal, and was at rest, has come to rest again: real seconds without work.
 _HANDLED = 0.05
 
@@ -38,10 +41,13 @@ class ClientWait(Callback):
 class Children:
     """All methods take the engine's mutex themselves, except where they say that it is held."""
 
-    def __init__(self, grace: float) -> None:
+    def __init__(self, grace: float, seed: int | None = None) -> None:
         self.grace = grace
-        self.watcher = Watcher(self._look, self._busy)
-        self.engine = Engine(self.watcher.poke)
+        self.watcher = Watcher(self._look, self._period)
+        self.engine = Engine(self.watcher.poke, self.watcher.rouse, seed)
+        self.engine.has_children = self._busy
+        self._watchdog = Watchdog(self.engine, grace)
+        self._looked_at = 0.0
         self._by_pid: dict[int, Child] = {}
         self._detached: set[int] = set()
 
@@ -197,6 +203,11 @@ class Children:
     def _busy(self) -> bool:
         return bool(self._by_pid)
 
+    def _period(self) -> float | None:
+        if len(self.engine.members) > 1 or self.engine.doubtful:
+            return PERIOD
+        return _PERIOD if self._by_pid else None
+
     def _look(self, ready: list[int]) -> None:
         engine = self.engine
         try:
@@ -206,6 +217,7 @@ class Children:
                     self._exited(child)
                 for child in resting:
                     self._rests(child)
+                self._watchdog.look()
                 engine.advance()
         except BaseException as error:
             # Nobody is above this thread to be told, and a clock that is held for ever tells nothing either.
@@ -233,9 +245,12 @@ class Children:
 
     def _resting(self) -> list[Child]:
         """The children that hold the clock without doing anything, for too long."""
+        now = real.monotonic()
+        if now - self._looked_at < _PERIOD:
+            return []
+        self._looked_at = now
         with self.engine.mu:
             holding = [holder for holder in self.engine.holders if isinstance(holder, Child)]
-        now = real.monotonic()
         found = []
         for child in holding:
             runs, ticks = proc.activity(child.pid)

@@ -1,103 +1,73 @@
 """The clock's heart: who is blocked, what is due, and the jump from one deadline to the next.
 
 The rule: the clock moves only while every thread that belongs to it waits on it, and nothing else holds it. What the
-engine does not know (a raw lock, a raw read) counts as running. All state is guarded by one mutex, which is never held
-while anything waits or while a callback runs. The mutex can be taken again by the thread that has it: a signal handler
-or a finaliser may set an event in the middle of the engine's work.
+engine does not know (a raw lock, a raw read) counts as running.
 """
 
 from __future__ import annotations
 
 import _thread
-import contextlib
-import heapq
-import itertools
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
-from pytest_vramsettle.clock import real
-from pytest_vramsettle.clock.errors import ClockError, ClockStopped
+from pytest_vramsettle.clock import busy, deadlock, real
+from pytest_vramsettle.clock.errors import BusyLoop, ClockError, ClockStopped, VirtualDeadlock
+from pytest_vramsettle.clock.turns import Turns
 from pytest_vramsettle.clock.waits import (
     CLOSED,
+    DEADLOCK,
     DUE,
     INTERRUPTED,
-    NOTIFIED,
     READY,
     SETTLED,
     Callback,
-    Due,
-    Member,
     PollWaiter,
     Waiter,
 )
 
 # Waits for no time at all that a thread may make at one instant before the clock helps it along.
 _ZERO_WAITS = 32
+# And that all threads together may make while nothing else happens, before that is an error.
+BUSY = 100_000
+# Every how many of them threads outside of the clock are let at the interpreter.
+_REAL_YIELD = 16
 
 
-class Engine:
-    """`poke` has another thread move the clock, for callers that may hold locks of their own."""
+class Engine(Turns):
+    """`poke` has another thread move the clock, for callers that may hold locks of their own; `rouse` has it watch."""
 
-    def __init__(self, poke: Callable[[], None]) -> None:
-        self.mu = _thread.RLock()
+    def __init__(self, poke: Callable[[], None], rouse: Callable[[], None], seed: int | None = None) -> None:
+        super().__init__(seed)
         self.poke = poke
-        self.now = self.start = real.monotonic_ns()
-        # The clock as a float, ahead of `now` by less than a nanosecond where a wait was shorter than that.
-        self.seconds = self.now / 1e9
+        self.rouse = rouse
+        self.has_children: Callable[[], bool] = bool
         self.pid = os.getpid()
-        self.closed = False
-        self.members: set[Member] = set()
-        self.idents: set[int] = set()
-        self.parked: dict[int, Waiter] = {}
-        # Waits of threads that do not belong: they have deadlines, and hold nothing.
-        self.outsiders: dict[int, Waiter] = {}
+        # Whether all wait for ever, unless a thread from before the clock wakes one.
+        self.doubtful = False
         # What keeps the clock from moving besides a running thread: children at work, pauses.
         self.holders: set[object] = set()
-        self.notes: list[str] = []
+        # Whether the strays are taken for blocked this moment.
+        self._beside_strays = False
         self.failures: list[BaseException] = []
         # Called, without the mutex, when the clock is about to move from one instant to another.
         self.before_jump: list[Callable[[], None]] = []
-        self._heap: list[tuple[int, int, Due]] = []
-        self._compact_at = 256
-        self._order = itertools.count()
-        self._polling: set[PollWaiter] = set()
+        # Threads that wait in selectors, in the order in which they came.
+        self._polling: dict[PollWaiter, None] = {}
         self._settlers: list[Waiter] = []
-        self._mover: int | None = None
         self._zero_waits = 0
-
-    # Threads
-
-    def join(self, member: Member) -> None:
-        with self.mu:
-            self.members.add(member)
-
-    def begin(self, member: Member) -> None:
-        """The member's own thread has begun to run."""
-        with self.mu:
-            member.ident = _thread.get_ident()
-            if not self.closed:
-                self.idents.add(member.ident)
-
-    def end(self, member: Member) -> None:
-        """The member's own thread has nothing more to do."""
-        with self.mu:
-            if member.ident is not None:
-                self.idents.discard(member.ident)
-            self.members.discard(member)
-            member.done = True
-            for waiter in member.joiners:
-                self.fire(waiter, NOTIFIED)
-            self.advance()
+        # The same, for the whole clock, since anything else has happened on it.
+        self._spins = 0
 
     # Waits
 
     def park(self, waiter: Waiter, deadline: int | None) -> str:
-        """Hold the calling thread until something lets it go. Returns why."""
+        """Hold the calling thread until something lets it go, and it is its turn. Returns why."""
         ident = waiter.ident
         if self._mover == ident:
             raise ClockError("a callback of the clock must not wait: the clock stands still until it returns")
-        places = self.parked if ident in self.idents else self.outsiders
+        waiter.belongs = ident in self.idents and ident not in self.detached
+        places = self.parked if waiter.belongs else self.outsiders
         # A signal handler may wait while the thread it interrupted does.
         outer = places.get(ident)
         try:
@@ -109,15 +79,20 @@ class Engine:
                     if deadline is not None:
                         self.push(deadline, waiter)
                     if isinstance(waiter, PollWaiter):
-                        self._polling.add(waiter)
+                        self._polling[waiter] = None
+                    self._stops(ident)
                     self.advance()
-                    if waiter.why is None:
+                    if not waiter.go:
                         waiter.arm()
-            if waiter.why is None:
+                else:
+                    waiter.go = True
+            if not waiter.go:
                 waiter.hold()
         finally:
-            if waiter.why is None or waiter.polls or outer is not None:
+            if not waiter.go or waiter.polls or outer is not None:
                 self._leave(waiter, places, outer)
+        if waiter.why is DEADLOCK:
+            raise VirtualDeadlock(deadlock.report(self, waiter))
         return waiter.why or INTERRUPTED
 
     def block(self, waiter: Waiter, deadline: int | None) -> str:
@@ -129,27 +104,24 @@ class Engine:
 
     def _leave(self, waiter: Waiter, places: dict[int, Waiter], outer: Waiter | None) -> None:
         with self.mu:
-            if waiter.why is None:
-                waiter.why = INTERRUPTED
-            if places.get(waiter.ident) is waiter:
-                del places[waiter.ident]
             if isinstance(waiter, PollWaiter):
-                self._polling.discard(waiter)
+                self._polling.pop(waiter, None)
                 waiter.disarm()
-            if outer is not None and outer.why is None:
+            if not waiter.go:
+                self._interrupted(waiter, places)
+            if outer is None:
+                return
+            # The handler is done; the wait that it interrupted goes on, without the baton.
+            if outer.why is None:
                 places[waiter.ident] = outer
-
-    def fire(self, waiter: Waiter, why: str) -> bool:
-        """Let a waiting thread go: it counts as running from here on. The mutex is held."""
-        if waiter.why is not None:
-            return False
-        waiter.why = why
-        if self.parked.get(waiter.ident) is waiter:
-            del self.parked[waiter.ident]
-        elif self.outsiders.get(waiter.ident) is waiter:
-            del self.outsiders[waiter.ident]
-        waiter.open()
-        return True
+                if self.closed:
+                    self.fire(outer, CLOSED)
+            elif outer.belongs:
+                self.baton.ready.append(outer)
+            if self.closed:
+                self.baton.free_all()
+            self.baton.drop(waiter.ident)
+            self.advance()
 
     def settle(self) -> None:
         """Until everybody else is blocked, at no virtual time."""
@@ -158,13 +130,23 @@ class Engine:
             self._settlers.append(waiter)
         self.block(waiter, None)
 
-    def instant(self, seconds: float) -> None:
+    def instant(self, seconds: float, counts: bool = True) -> None:
         """A thread waited for less than half a nanosecond, or not at all.
 
         Loops of the `while rest >= 0: wait(rest)` kind (`as_completed`, `Popen.communicate`) spin for ever on a clock
         that lands exactly on their deadline, and sums of floats leave a rest of some 1e-11 s. So the float clock creeps
         by what was asked for, or by its smallest step, and only when that makes a nanosecond does the integer move.
         """
+        if self.baton.ready or self.baton.holder != _thread.get_ident():
+            self.yield_turn()
+        self._spins += counts
+        if not self._spins % _REAL_YIELD:
+            real.sleep(0)
+        if self._spins >= BUSY:
+            self._spins = 0
+            with self.mu:
+                if not (self.holders or deadlock.may_be_woken(self)):
+                    raise BusyLoop(busy.text(BUSY))
         if seconds <= 0.0:
             self._zero_waits += 1
             if self._zero_waits < _ZERO_WAITS:
@@ -181,75 +163,94 @@ class Engine:
 
     # Time
 
-    def push(self, deadline: int, item: Due) -> None:
-        """The mutex is held."""
-        item.deadline = deadline
-        heapq.heappush(self._heap, (deadline, next(self._order), item))
-        if len(self._heap) > self._compact_at:
-            self._heap = [entry for entry in self._heap if entry[2].why is None]
-            heapq.heapify(self._heap)
-            self._compact_at = max(256, 2 * len(self._heap))
+    def quiet(self, beside: int = 0) -> bool:
+        return not self.holders and len(self.parked) + beside >= len(self.members) and not self.closed
 
-    def waiting(self) -> list[Waiter]:
-        with self.mu:
-            return [*self.parked.values(), *self.outsiders.values()]
-
-    def pending(self) -> list[Due]:
-        with self.mu:
-            return [item for _, _, item in sorted(self._heap) if item.why is None]
-
-    def quiet(self) -> bool:
-        return not self.holders and len(self.parked) >= len(self.members) and not self.closed
+    def awaits_time(self) -> bool:
+        """Whether anything would happen if the clock could move."""
+        return bool(self._settlers) or self.next_deadline() is not None
 
     def advance(self) -> None:
-        """Move the clock for as long as nobody runs. The mutex is held, and let go around callbacks."""
+        """Let the next thread run, or move the clock until there is one. The mutex is held, but not in callbacks."""
         asked = False
-        while self._mover is None and self.quiet():
-            if self._polling and self._poll():
+        while self._mover is None and not self.closed and not self.baton.holder:
+            if self._polling and self._poll() and not self.baton.ready:
                 continue
-            heap = self._heap
-            while heap and heap[0][2].why is not None:
-                heapq.heappop(heap)
+            if self.baton.ready:
+                self.baton.give()
+                return
+            if not self.quiet(len(self.strays) if self._beside_strays else 0):
+                return
+            deadline = self.next_deadline()
             # What is due this instant is done before anybody is told that all is quiet.
-            if self._settlers and not (heap and heap[0][0] <= self.now):
+            if self._settlers and (deadline is None or deadline > self.now):
                 settlers, self._settlers = self._settlers, []
                 for waiter in settlers:
                     self.fire(waiter, SETTLED)
-            elif heap:
-                if heap[0][0] > self.now:
+            elif deadline is not None:
+                if deadline > self.now:
                     if self.before_jump and not asked:
                         # They may notice something that happened by now, and set a timer for it: look again.
                         asked = True
                         for call in tuple(self.before_jump):
                             self._call(call)
                         continue
-                    self._jump(heap[0][0])
+                    self._jump(deadline)
                     asked = False
                 self._run_due()
-            else:
+            elif not self._is_stuck():
                 return
 
+    def _is_stuck(self) -> bool:
+        """Nothing is due. Whether that was told to the thread that entered the clock."""
+        self.doubtful = False
+        if self._beside_strays or self.main not in self.parked or deadlock.may_be_woken(self):
+            return False
+        if deadlock.foreigners(self):
+            self.doubtful = True
+            self.rouse()
+            return False
+        return self.tell_deadlock()
+
+    def tell_deadlock(self) -> bool:
+        """The mutex is held."""
+        self.doubtful = False
+        waiter = self.parked.get(self.main)
+        return waiter is not None and self.fire(waiter, DEADLOCK)
+
     def _jump(self, deadline: int) -> None:
-        self.now = deadline
-        self.seconds = deadline / 1e9
+        if deadline > self.now + 1:
+            self._spins = 0
+        self.move_to(deadline)
         self._zero_waits = 0
+        # One jump, and they are looked at again.
+        self._beside_strays = False
+
+    def move_beside_strays(self) -> None:
+        """The strays are taken for blocked until the clock has made a jump. The mutex is held."""
+        self._beside_strays = True
+        self.advance()
+        self._beside_strays = False
 
     def _poll(self) -> bool:
-        return sum(self.fire(waiter, READY) for waiter in self._polling.copy() if waiter.ready()) > 0
+        """Whether a thread waits for a descriptor that is ready. The thread itself may be about to say so."""
+        found = False
+        for waiter in tuple(self._polling):
+            if waiter.why is None:
+                if waiter.ready():
+                    found = self.fire(waiter, READY) or found
+                else:
+                    waiter.listen()
+        return found
 
     def _run_due(self) -> None:
-        heap = self._heap
-        while heap and heap[0][0] <= self.now:
-            item = heapq.heappop(heap)[2]
-            if item.why is not None:
-                continue
+        while (item := self.next_due()) is not None:
             if isinstance(item, Waiter):
                 self.fire(item, DUE)
             elif isinstance(item, Callback):
                 item.why = DUE
                 item.due()
                 self._call(item.call)
-                heap = self._heap  # a timer that the callback set may have had it compacted
 
     def _call(self, call: Callable[[], None]) -> None:
         """A callback runs on virtual time, whichever thread moves the clock, and with the mutex free."""
@@ -272,18 +273,6 @@ class Engine:
 
     # Holding
 
-    @contextlib.contextmanager
-    def outside(self) -> Iterator[None]:
-        """The calling thread lives in real time inside the block. It goes on counting as one that runs."""
-        ident = _thread.get_ident()
-        belongs = ident in self.idents
-        self.idents.discard(ident)
-        try:
-            yield
-        finally:
-            if belongs and not self.closed:
-                self.idents.add(ident)
-
     def retain(self, holder: object) -> None:
         with self.mu:
             self.holders.add(holder)
@@ -298,12 +287,11 @@ class Engine:
         if _thread.get_ident() not in self.idents:
             self.poke()
 
-    def note(self, text: str) -> None:
-        self.notes.append(f"+{(self.now - self.start) / 1e9:.9f} {text}")
-
     def close(self) -> list[Waiter]:
         """Let everybody go. Returns the waits of the threads that end by it."""
         with self.mu:
             self.closed = True
             self.idents.clear()
-            return [waiter for waiter in self.waiting() if self.fire(waiter, CLOSED) and not waiter.lasting]
+            ended = [waiter for waiter in self.waiting() if self.fire(waiter, CLOSED) and not waiter.lasting]
+            self.baton.free_all()
+            return ended

@@ -11,7 +11,7 @@ import threading
 import time
 from typing import Any
 
-from pytest_vramsettle.clock import processes, real, selecting, threads, times
+from pytest_vramsettle.clock import locks, processes, real, selecting, threads, times
 from pytest_vramsettle.clock.active import slot
 from pytest_vramsettle.clock.children import Children
 from pytest_vramsettle.clock.errors import ClockError
@@ -27,6 +27,8 @@ _PATCHES: tuple[tuple[Any, str, object], ...] = (
     (threading.Condition, "wait", threads.condition_wait),
     (threading.Thread, "start", threads.thread_start),
     (threading.Thread, "join", threads.thread_join),
+    (threading, "Lock", locks.Lock),
+    (threading, "RLock", locks.RLock),
     (queue, "SimpleQueue", threads.SimpleQueue),
     (selectors._PollLikeSelector, "select", selecting.poll_select),
     (selectors.EpollSelector, "select", selecting.epoll_select),

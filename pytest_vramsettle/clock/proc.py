@@ -70,6 +70,12 @@ def activity(pid: int) -> tuple[bool, int]:
     return runs, ticks
 
 
+def thread_runs(native: int) -> bool:
+    """Whether a thread of this process runs, or would if it got a processor, or waits for a disk."""
+    stat = _read(f"/proc/self/task/{native}/stat").rpartition(")")[2].split()
+    return bool(stat) and stat[0] in ("R", "D")
+
+
 def fate(pid: int, number: int) -> str:
     """What the process will do on a signal: die of it, handle it, or ignore it."""
     if number == signal.SIGKILL:

@@ -32,11 +32,14 @@ def name_of(popen: AnyPopen) -> str:
 
 @functools.wraps(real.popen_init)
 def popen_init(self: AnyPopen, *args: Any, **kwargs: Any) -> None:
-    real.popen_init(self, *args, **kwargs)
     children = _children()
-    if children is not None:
-        # Until here the thread itself held the clock.
-        children.track(self.pid, name_of(self))
+    if children is None:
+        real.popen_init(self, *args, **kwargs)
+        return
+    with children.engine.unseen():
+        real.popen_init(self, *args, **kwargs)
+    # Until here the thread itself held the clock.
+    children.track(self.pid, name_of(self))
 
 
 def _its_child(children: Children, popen: AnyPopen) -> Child | None:

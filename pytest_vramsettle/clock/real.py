@@ -15,6 +15,7 @@ monotonic_ns = time.monotonic_ns
 perf_counter = time.perf_counter
 perf_counter_ns = time.perf_counter_ns
 sleep = time.sleep
+clock_gettime_ns = time.clock_gettime_ns
 
 condition_wait = threading.Condition.wait
 thread_start = threading.Thread.start

@@ -40,7 +40,8 @@ def _on_the_clock(real_select: Callable[..., Ready]) -> Callable[..., Ready]:
         if ready:
             return ready
         if timeout is not None and timeout < HALF_NS:
-            engine.instant(timeout)
+            # An event loop does so in each of its rounds with work to do: that is no busy loop.
+            engine.instant(timeout, counts=False)
             return ready
         waiter = PollWaiter(engine, "select", _fds(self))
         if engine.park(waiter, deadline_after(engine, timeout)) is READY:

@@ -14,7 +14,8 @@ from queue import Empty
 from typing import Any, Generic, TypeVar
 
 from pytest_vramsettle.clock import real
-from pytest_vramsettle.clock.active import mine
+from pytest_vramsettle.clock.active import mine, slot
+from pytest_vramsettle.clock.deadlock import STARTED_UNDER
 from pytest_vramsettle.clock.engine import Engine
 from pytest_vramsettle.clock.errors import ClockStopped
 from pytest_vramsettle.clock.waits import CLOSED, FOR_EVER, HALF_NS, NOTIFIED, Member, Waiter, nanoseconds
@@ -31,7 +32,7 @@ def deadline_after(engine: Engine, timeout: float | None) -> int | None:
     return engine.now + nanoseconds(timeout)
 
 
-def wait_on(condition: threading.Condition, waiter: Waiter, deadline: int | None) -> bool:
+def wait_on(engine: Engine, condition: threading.Condition, waiter: Waiter, deadline: int | None) -> bool:
     """Wait for the condition's notification until an instant of the clock. The caller holds the condition's lock."""
     inner: Any = condition  # the parts that `Condition.wait` is made of, which the type stubs leave out
     inner._waiters.append(waiter)
@@ -44,7 +45,7 @@ def wait_on(condition: threading.Condition, waiter: Waiter, deadline: int | None
         inner._waiters.remove(waiter)
         raise
     try:
-        return waiter.engine.block(waiter, deadline) is NOTIFIED
+        return engine.block(waiter, deadline) is NOTIFIED
     finally:
         try:
             inner._acquire_restore(state)
@@ -70,13 +71,15 @@ def condition_wait(self: threading.Condition, timeout: float | None = None) -> b
         return notified
     if not self._is_owned():  # type: ignore[attr-defined]  # the stub leaves out what is private
         raise RuntimeError("cannot wait on un-acquired lock")
-    return wait_on(self, Waiter(engine, "Condition.wait"), deadline_after(engine, timeout))
+    return wait_on(engine, self, Waiter(engine, "Condition.wait"), deadline_after(engine, timeout))
 
 
 @functools.wraps(real.thread_start)
 def thread_start(self: threading.Thread) -> None:
     engine = mine()
     if engine is None or self.ident is not None:
+        if slot.engine is not None:
+            self.__dict__[STARTED_UNDER] = slot.engine.start
         real.thread_start(self)
         return
     member = Member(self)
@@ -84,8 +87,8 @@ def thread_start(self: threading.Thread) -> None:
 
     def run_on_the_clock() -> None:
         _replace_run(self, run)
-        engine.begin(member)
         try:
+            engine.begin(member)
             run()
         except ClockStopped:
             # Ended with the clock; not an error of the thread's.
@@ -98,7 +101,12 @@ def thread_start(self: threading.Thread) -> None:
     self.__dict__[_BELONGING] = (engine, member)
     self.__dict__["run"] = run_on_the_clock
     try:
-        real.thread_start(self)
+        # Its starter keeps the baton, so that threads queue for their first turn in the order of their starts.
+        with engine.unseen():
+            real.thread_start(self)
+        if self.ident is not None:
+            engine.enlist(member, self.ident)
+        engine.rouse()
     except Exception:
         _replace_run(self, run)
         del self.__dict__[_BELONGING]
@@ -137,7 +145,8 @@ def thread_join(self: threading.Thread, timeout: float | None = None) -> None:
                     member.joiners.remove(waiter)
             return
     # What is left of it is the interpreter's own work, some microseconds.
-    real.thread_join(self)
+    with engine.unseen():
+        real.thread_join(self)
 
 
 class SimpleQueue(Generic[T]):
@@ -164,9 +173,8 @@ class SimpleQueue(Generic[T]):
                 waiter = self._waiters.popleft()
             except IndexError:
                 return
-            with waiter.engine.mu:
-                if waiter.engine.fire(waiter, NOTIFIED):
-                    return
+            if waiter.engine.wake(waiter):
+                return
 
     def get(self, block: bool = True, timeout: float | None = None) -> T:
         engine = mine()

@@ -65,7 +65,6 @@ class Sleep(StandIn):
         if seconds < 0:
             raise ValueError("sleep length must be non-negative")
         if seconds < HALF_NS:
-            self.original(0)
             engine.instant(seconds)
             return
         engine.block(Waiter(engine, "sleep"), engine.now + nanoseconds(seconds))

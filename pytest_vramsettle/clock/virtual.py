@@ -16,7 +16,7 @@ from pytest_vramsettle.clock.active import slot
 from pytest_vramsettle.clock.children import Children
 from pytest_vramsettle.clock.errors import ClockError, ClockStopped
 from pytest_vramsettle.clock.threads import wait_on
-from pytest_vramsettle.clock.waits import CANCELLED, Callback, Member, Waiter, nanoseconds
+from pytest_vramsettle.clock.waits import ANSWER, CANCELLED, Callback, Member, Waiter, nanoseconds
 
 # How long, in real seconds, leaving the clock waits for the threads that it ends.
 _ENDING = 0.5
@@ -46,6 +46,8 @@ class VirtualClock:
     there, and what they wait with; everybody else lives in real time. `child_grace` is in real seconds: a child that
     has used no processor for so long no longer holds the clock. A clock is entered once.
 
+    Of the threads that could run one does, in an order that is the same in every run; another `seed` is another order.
+
     What the clock does not know of (a lock taken directly, a raw read, `select.select`, a C extension that sleeps)
     counts as work: time stands still until it is over. Leaving the clock ends the threads that still wait on it
     (`ClockStopped`), and raises what callbacks have raised.
@@ -53,8 +55,8 @@ class VirtualClock:
 
     is_real_time = False
 
-    def __init__(self, *, child_grace: float = 1.0) -> None:
-        self._children = Children(child_grace)
+    def __init__(self, *, seed: int | None = None, child_grace: float = 1.0) -> None:
+        self._children = Children(child_grace, seed)
         self._engine = self._children.engine
         self._entered = False
 
@@ -65,11 +67,9 @@ class VirtualClock:
         patches.refuse_conflicts()
         self._entered = True
         engine = self._engine
-        engine.now = engine.start = real.monotonic_ns()
-        engine.seconds = engine.now / 1e9
+        engine.begin_now()
         member = Member(threading.current_thread())
-        engine.join(member)
-        engine.begin(member)
+        engine.enter(member)
         try:
             patches.install(self._children)
             return self
@@ -85,7 +85,7 @@ class VirtualClock:
             # After a fork: the child has none.
             return
         try:
-            patches.restore()
+            self._last_turns()
         finally:
             patches.restore()
             ended = {waiter.ident for waiter in engine.close()}
@@ -98,6 +98,13 @@ class VirtualClock:
                 error.add_note(f"Meanwhile a callback of the virtual clock raised {failure!r}.")
         elif engine.failures:
             raise engine.failures[0]
+
+    def _last_turns(self) -> None:
+        """Who could run, runs until it is blocked; who was started has begun. No time passes."""
+        engine = self._engine
+        limit = real.monotonic() + _ENDING
+        while engine.baton.ready and real.monotonic() < limit:
+            engine.yield_turn()
 
     # What the driver asks
 
@@ -119,7 +126,7 @@ class VirtualClock:
         try:
             with condition:
                 while not released.is_set() and (deadline_ns is None or engine.now < deadline_ns):
-                    wait_on(condition, Waiter(engine, "wait"), deadline_ns)
+                    wait_on(engine, condition, Waiter(engine, ANSWER), deadline_ns)
         except ClockStopped:
             if threading.get_ident() in {member.ident for member in list(engine.members)}:
                 raise
@@ -216,12 +223,19 @@ class VirtualClock:
             yield
 
     def real_sleep(self, seconds: float) -> None:
-        """Sleep in real time, with the clock held."""
-        real.sleep(seconds)
+        """Sleep in real time, with the clock held. Other threads may run meanwhile."""
+        with self._engine.outside():
+            real.sleep(seconds)
 
-    def detach(self, process: subprocess.Popen[Any] | int) -> None:
-        """A child process (or its PID) that does not hold the clock, whatever it does."""
-        self._children.detach(process if isinstance(process, int) else process.pid)
+    def detach(self, what: subprocess.Popen[Any] | int | threading.Thread) -> None:
+        """A child process (or its PID) or a running thread that does not hold the clock, whatever it does.
+
+        The thread still reads the clock and waits on it, and runs beside whoever has the baton.
+        """
+        if isinstance(what, threading.Thread):
+            self._engine.detach(what)
+        else:
+            self._children.detach(what if isinstance(what, int) else what.pid)
 
     def timers(self) -> tuple[Timer, ...]:
         """What is pending, soonest first."""

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from pytest_vramsettle.clock.engine import Engine
+    from pytest_vramsettle.clock.turns import Turns
 
 # Why a wait is over.
 NOTIFIED = "notified"
@@ -21,6 +21,10 @@ SETTLED = "settled"
 INTERRUPTED = "interrupted"
 CANCELLED = "cancelled"
 CLOSED = "closed"
+DEADLOCK = "deadlock"
+
+# What a thread waits for that has asked the driver in this process.
+ANSWER = "an answer of the driver"
 
 # What is shorter rounds to no nanosecond at all: the rest that sums of floats leave.
 HALF_NS = 0.5e-9
@@ -64,26 +68,29 @@ class Callback(Due):
 class Waiter(Due):
     """A thread that waits. It has the face of the lock that `Condition.notify` releases."""
 
-    __slots__ = ("engine", "gate", "ident", "lasting")
+    __slots__ = ("belongs", "engine", "gate", "go", "ident", "lasting")
 
     # Whether it waits for file descriptors too.
     polls = False
 
-    def __init__(self, engine: Engine, what: str, lasting: bool = False) -> None:
+    def __init__(self, engine: Turns, what: str, lasting: bool = False, ident: int | None = None) -> None:
         self.what = what
         self.why = None
         self.deadline = None
         self.engine = engine
-        self.ident = _thread.get_ident()
+        self.ident = _thread.get_ident() if ident is None else ident
         self.gate: _thread.LockType | None = None
+        # Whether it waits as a thread of the clock, which takes turns with the others.
+        self.belongs = False
+        # Whether the thread may run: `why` says that its wait is over, this that it is its turn.
+        self.go = False
         # Whether the thread goes on in real time when the clock is left; the others are ended.
         self.lasting = lasting
 
     def release(self) -> None:
         """What `Condition.notify` calls: from this moment on the thread counts as running."""
-        with self.engine.mu:
-            if not self.engine.fire(self, NOTIFIED):
-                raise RuntimeError("this wait is over already")
+        if not self.engine.wake(self):
+            raise RuntimeError("this wait is over already")
 
     def arm(self) -> None:
         """Prepare to hold the thread for real. The mutex is held."""
@@ -96,7 +103,7 @@ class Waiter(Due):
 
     def open(self) -> None:
         """Let the thread go, if it is held. The mutex is held."""
-        if self.gate is not None:
+        if self.gate is not None and self.gate.locked():
             self.gate.release()
 
     def disarm(self) -> None:
@@ -106,16 +113,18 @@ class Waiter(Due):
 class PollWaiter(Waiter):
     """A thread that waits in a selector: for descriptors as well as for the clock."""
 
-    __slots__ = ("_check", "_eventfd", "_fds")
+    __slots__ = ("_check", "_eventfd", "_fds", "deaf")
 
     polls = True
 
-    def __init__(self, engine: Engine, what: str, fds: list[tuple[int, int]]) -> None:
+    def __init__(self, engine: Turns, what: str, fds: list[tuple[int, int]]) -> None:
         super().__init__(engine, what, lasting=True)
         self._fds = fds
         # Not the poll object that the thread blocks in: one cannot be used by two threads at once.
         self._check = self._poll()
         self._eventfd: int | None = None
+        # Whether the thread leaves the descriptors to whoever gives up the baton next.
+        self.deaf = False
 
     def _poll(self) -> select.poll:
         poll = select.poll()
@@ -131,18 +140,32 @@ class PollWaiter(Waiter):
         self._eventfd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
 
     def hold(self) -> None:
-        if self._eventfd is None:
+        eventfd = self._eventfd
+        if eventfd is None:
             return
-        poll = self._poll()
-        poll.register(self._eventfd, select.POLLIN)
-        poll.poll()
-        if self.why is None:
+        turn, both = select.poll(), self._poll()
+        turn.register(eventfd, select.POLLIN)
+        both.register(eventfd, select.POLLIN)
+        while not self.go:
+            found = [fd for fd, _ in (turn if self.deaf else both).poll()]
             with self.engine.mu:
-                self.engine.fire(self, READY)
+                if eventfd in found:
+                    os.eventfd_read(eventfd)
+                elif not self.go and not self.deaf:
+                    # While another thread runs, the moment at which this one notices is chance: it is looked at again
+                    # at the next moment that is not.
+                    self.deaf = True
+                    self.engine.heard(self)
 
     def open(self) -> None:
         if self._eventfd is not None:
             os.eventfd_write(self._eventfd, 1)
+
+    def listen(self) -> None:
+        """Nothing was ready after all. The mutex is held."""
+        if self.deaf:
+            self.deaf = False
+            self.open()
 
     def disarm(self) -> None:
         if self._eventfd is not None:
@@ -153,10 +176,12 @@ class PollWaiter(Waiter):
 class Member:
     """A thread that belongs to a clock. It counts from before its start until after its `run`."""
 
-    __slots__ = ("done", "ident", "joiners", "thread")
+    __slots__ = ("done", "ident", "joiners", "thread", "turn")
 
     def __init__(self, thread: threading.Thread) -> None:
         self.thread = thread
         self.ident: int | None = thread.ident
         self.done = False
         self.joiners: list[Waiter] = []
+        # What it waits with for its first turn.
+        self.turn: Waiter | None = None

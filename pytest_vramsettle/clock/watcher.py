@@ -1,6 +1,7 @@
 """The clock's own thread: it sees children exit, and moves the clock for those who must not do it themselves.
 
-A raw thread, started when the first child is: it appears in no list of threads, and a clock without children has none.
+A raw thread, started with the first child or second thread: it appears in no list of threads, and a clock without
+either has none.
 """
 
 from __future__ import annotations
@@ -11,16 +12,15 @@ import os
 import select
 from collections.abc import Callable
 
-# How often, in seconds, children are looked at.
-_PERIOD = 0.02
-
 
 class Watcher:
-    """Calls `look(fds)` with the watched descriptors that are ready, after a poke, and now and then while `busy()`."""
+    """Calls `look(fds)` with the watched descriptors that are ready, after a poke, and every `period()` seconds."""
 
-    def __init__(self, look: Callable[[list[int]], None], busy: Callable[[], bool]) -> None:
+    def __init__(self, look: Callable[[list[int]], None], period: Callable[[], float | None]) -> None:
         self._look = look
-        self._busy = busy
+        self._period = period
+        # Whether it sleeps until it is poked, or may do so presently.
+        self._asleep = True
         self._stopping = False
         self._running: _thread.LockType | None = None
         self._mu = _thread.allocate_lock()
@@ -58,10 +58,18 @@ class Watcher:
             if self._epoll is not None:
                 os.eventfd_write(self._eventfd, 1)
 
+    def rouse(self) -> None:
+        """There is something to look at every now and then."""
+        if self._asleep:
+            self.poke()
+
     def _run(self, epoll: select.epoll, running: _thread.LockType) -> None:
         try:
             while not self._stopping:
-                fds = [fd for fd, _ in epoll.poll(_PERIOD if self._busy() else -1)]
+                self._asleep = True
+                period = self._period()
+                self._asleep = period is None
+                fds = [fd for fd, _ in epoll.poll(period)]
                 if self._eventfd in fds:
                     fds.remove(self._eventfd)
                     os.eventfd_read(self._eventfd)

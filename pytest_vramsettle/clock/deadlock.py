@@ -1,0 +1,75 @@
+"""Who waits for ever: whether anybody could still wake the threads of a clock, and what to say where nobody could."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+import traceback
+from types import FrameType
+from typing import TYPE_CHECKING
+
+from pytest_vramsettle.clock.waits import ANSWER, Waiter
+
+if TYPE_CHECKING:
+    from pytest_vramsettle.clock.engine import Engine
+
+# Where a thread that was started in real time, while a clock was active, keeps which one.
+STARTED_UNDER = "_vramsettle_started_under"
+
+
+def may_be_woken(engine: Engine) -> bool:
+    """Whether somebody is known who could wake a thread of the clock: a child, a descriptor, a thread, a signal.
+
+    The mutex is held.
+    """
+    return bool(
+        engine.strays
+        or engine.outsiders
+        or engine.has_children()
+        or any(waiter.polls or waiter.what is ANSWER for waiter in engine.parked.values())
+        or any(thread.__dict__.get(STARTED_UNDER) == engine.start for thread in foreigners(engine))
+        or _alarm_is_set()
+    )
+
+
+def foreigners(engine: Engine) -> list[threading.Thread]:
+    """Living threads that do not belong to the clock. Raw ones, which only foreign code starts, are left out."""
+    belonging = {member.ident for member in engine.members}
+    known: dict[int, threading.Thread] = threading._active  # type: ignore[attr-defined]  # `enumerate` takes a lock
+    return [
+        thread
+        for ident, thread in list(known.items())
+        if ident not in belonging and not isinstance(thread, threading._DummyThread)
+    ]
+
+
+def _alarm_is_set() -> bool:
+    """Whether a handler of the test's own will be called. pytest-timeout's ends the test: it wakes nobody."""
+    handler = signal.getsignal(signal.SIGALRM)
+    ours = callable(handler) and getattr(handler, "__module__", None) != "pytest_timeout"
+    return ours and signal.getitimer(signal.ITIMER_REAL)[0] > 0
+
+
+def report(engine: Engine, own: Waiter) -> str:
+    """Called by the thread that raises it, whose wait is over."""
+    with engine.mu:
+        waiting = [own, *(waiter for waiter in engine.parked.values() if waiter.ident != own.ident)]
+        names = {member.ident: member.thread.name for member in engine.members}
+        elapsed = (engine.now - engine.start) / 1e9
+    frames = sys._current_frames()
+    told = [
+        f"--- {names.get(waiter.ident, waiter.ident)} waits for {waiter.what}:\n{stack(frames.get(waiter.ident))}"
+        for waiter in waiting
+    ]
+    return "\n".join(
+        [
+            f"deadlock at +{elapsed:.9f} s: each thread of the virtual clock waits, none with a deadline, and nobody "
+            "outside of it could wake one",
+            *told,
+        ]
+    )
+
+
+def stack(frame: FrameType | None) -> str:
+    return "".join(traceback.format_stack(frame)).rstrip() if frame is not None else "an unknown place"
