@@ -6,13 +6,14 @@ SOURCES := pyproject.toml build_natives.py $(wildcard fake_gpu/native/*.[ch]) fa
 	fake_gpu/nvml/abi.py fake_gpu/nvml/codes.py fake_gpu/nvml/functions.txt fake_gpu/nvml/structs.txt
 JOBS ?= auto
 
-.PHONY: demo test lint format bench clean help
+.PHONY: demo test lint format bench clock-matrix clean help
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo    the race, its cost and its cure, on this screen"
 	@echo "make test    ruff, mypy --strict and the tests (JOBS=auto: on all cores)"
 	@echo "make bench   what things cost, as ratios in one run"
+	@echo "make clock-matrix   docs/clock-matrix.md anew: what follows the virtual clock, freezegun, time-machine"
 	@echo "make lint    ruff and mypy alone;  make format  mends what ruff can mend;  make clean  removes what was made"
 
 $(VENV)/made: $(SOURCES)
@@ -39,6 +40,11 @@ test: lint
 
 bench: $(VENV)/made
 	$(BIN)/python -m bench
+
+# Written when it is complete: a run that fails leaves the old one.
+clock-matrix: $(VENV)/made
+	$(BIN)/python -m bench.matrix > docs/clock-matrix.new
+	mv docs/clock-matrix.new docs/clock-matrix.md
 
 clean:
 	rm -rf $(VENV) build dist fake_gpu/native/bin .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -25,18 +25,23 @@ class Settle(Protocol):
 
 
 @pytest.fixture
-def monotonic_clock() -> Iterator[VirtualClock]:
-    """A virtual monotonic clock, on which the test's waits take no real time."""
-    from pytest_vramsettle.clock import VirtualClock
+def _virtual_clock(request: pytest.FixtureRequest) -> Iterator[VirtualClock]:
+    """The test's clock, under a name that no suite has for a fixture of its own."""
+    from pytest_vramsettle.stretch import stretch
 
-    with VirtualClock() as clock:
-        yield clock
+    yield from stretch(request.node)
+
+
+@pytest.fixture
+def monotonic_clock(_virtual_clock: VirtualClock) -> VirtualClock:
+    """A virtual monotonic clock, on which the test's waits take no real time."""
+    return _virtual_clock
 
 
 @pytest.fixture
 def fake_driver(request: pytest.FixtureRequest) -> Iterator[Driver]:
     """A fake NVIDIA driver without GPUs, active for the test; on the virtual clock where the test asks for that too."""
-    clock = request.getfixturevalue("monotonic_clock") if "monotonic_clock" in request.fixturenames else None
+    clock = request.getfixturevalue("_virtual_clock") if "_virtual_clock" in request.fixturenames else None
     from fake_gpu import Driver
 
     with Driver(clock=clock) as driver:

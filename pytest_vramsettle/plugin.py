@@ -6,31 +6,61 @@ from collections.abc import Generator
 
 import pytest
 
-from pytest_vramsettle.fixtures import DRIVER_KEY, fake_driver, kill_record, monotonic_clock, settle
+from pytest_vramsettle.fixtures import DRIVER_KEY, _virtual_clock, fake_driver, kill_record, monotonic_clock, settle
+from pytest_vramsettle.left import summarise
+from pytest_vramsettle.options import MARKERS, add_options, options_of, wants_clock, whole_suite
 
-__all__ = ["fake_driver", "kill_record", "monotonic_clock", "settle"]
+__all__ = ["_virtual_clock", "fake_driver", "kill_record", "monotonic_clock", "settle"]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--virtual-clock`, and `virtual_clock` in the ini file."""
+    add_options(parser)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
+    """Before anything of the suite is imported: what it binds then is on the clock of its tests."""
+    _reside(early_config)
+
+
+def _reside(config: pytest.Config) -> None:
+    if whole_suite(config):
+        from pytest_vramsettle.clock import patches
+
+        if patches.reside():
+            config.add_cleanup(patches.leave_residence)
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Registers the markers."""
-    config.addinivalue_line(
-        "markers",
-        "virtual_clock: run this test on the virtual monotonic clock, as if it asked for the monotonic_clock fixture.",
-    )
+    """Registers the markers; the clock too, where a conftest loaded this plugin."""
+    _reside(config)
+    for description in MARKERS.values():
+        config.addinivalue_line("markers", description)
     config.addinivalue_line(
         "markers", "real_gpu: this test needs a real NVIDIA GPU and its driver; without them it is skipped."
     )
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Gives tests marked virtual_clock the clock, before every other fixture."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Gives tests that run on the clock the fixture for it, before every other."""
+    used = False
     for item in items:
-        if isinstance(item, pytest.Function) and item.get_closest_marker("virtual_clock"):
-            marker = item.get_closest_marker("virtual_clock")
-            if marker is not None and (marker.args or marker.kwargs):
-                raise pytest.UsageError(f"{item.nodeid}: @pytest.mark.virtual_clock takes no arguments")
-            if "monotonic_clock" not in item.fixturenames:
-                item.fixturenames.insert(0, "monotonic_clock")
+        names = getattr(item, "fixturenames", None)
+        if names is None:
+            continue
+        options_of(item)
+        if wants_clock(item):
+            # A new list: the tests of one parametrized function share theirs.
+            item.fixturenames = names = [  # type: ignore[attr-defined]  # only items with fixtures have it
+                "_virtual_clock",
+                *(name for name in names if name != "_virtual_clock"),
+            ]
+        used = used or "_virtual_clock" in names
+    if used:
+        from pytest_vramsettle.stretch import register
+
+        register(config)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -55,3 +85,8 @@ def pytest_runtest_makereport(
 
         report.sections.append(("fake NVIDIA driver", describe_driver(driver)))
     return report
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Names what tests on the virtual clock left behind."""
+    summarise(terminalreporter, config)

@@ -11,13 +11,15 @@ if TYPE_CHECKING:
 
 
 class Slot:
-    __slots__ = ("children", "engine", "replaced")
+    __slots__ = ("children", "engine", "replaced", "resident")
 
     def __init__(self) -> None:
         self.engine: Engine | None = None
         self.children: Children | None = None
         # What the clock put its own in place of: owner, name, original.
         self.replaced: list[tuple[object, str, object]] = []
+        # It stays in place between clocks, for names that are bound while none is active.
+        self.resident = False
 
 
 slot = Slot()

@@ -1,0 +1,98 @@
+"""Which tests run on the virtual clock, and with what: the command line, the ini file, the markers."""
+
+from __future__ import annotations
+
+import datetime
+from dataclasses import dataclass, fields
+from typing import Any
+
+import pytest
+
+MARKERS = {
+    "virtual_clock": "virtual_clock(seed=, wall=, child_grace=): run this test on the virtual monotonic clock, from "
+    "setup to teardown. seed chooses an order of its threads, wall freezes wall time in lockstep, child_grace says "
+    "after how many real seconds an idle child no longer holds the clock.",
+    "real_clock": "real_clock: run this test in real time under --virtual-clock.",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClockOptions:
+    """What `@pytest.mark.virtual_clock` takes. Raises TypeError or ValueError with the reason."""
+
+    seed: int | None = None
+    wall: str | datetime.date | None = None
+    child_grace: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.seed is not None and (isinstance(self.seed, bool) or not isinstance(self.seed, int)):
+            raise TypeError(f"seed= takes an int, not {self.seed!r}")
+        if self.wall is not None and not isinstance(self.wall, (str, datetime.date)):
+            raise TypeError(f"wall= takes a str, a date or a datetime, not {self.wall!r}")
+        if isinstance(self.wall, str):
+            _check_time(self.wall)
+        grace = self.child_grace
+        if isinstance(grace, bool) or not isinstance(grace, (int, float)):
+            raise TypeError(f"child_grace= takes a number of seconds, not {grace!r}")
+        if not grace > 0:
+            raise ValueError(f"child_grace= takes a number of seconds above 0, not {grace!r}")
+
+
+def _check_time(text: str) -> None:
+    import freezegun
+
+    try:
+        freezegun.freeze_time(text)
+    except (ValueError, OverflowError) as error:
+        raise ValueError(f"wall= takes a time such as '2026-01-01 12:00', not {text!r}: {error}") from None
+
+
+NAMES = tuple(field.name for field in fields(ClockOptions))
+
+
+def add_options(parser: pytest.Parser) -> None:
+    parser.getgroup("vramsettle").addoption(
+        "--virtual-clock",
+        action="store_true",
+        default=None,
+        help="run every test on the virtual monotonic clock, but those marked real_clock",
+    )
+    parser.addini("virtual_clock", "whether every test runs on the virtual monotonic clock", type="bool", default=False)
+
+
+def whole_suite(config: pytest.Config) -> bool:
+    """Also before the command line is parsed in full."""
+    asked = getattr(config.known_args_namespace, "virtual_clock", None) or getattr(config.option, "virtual_clock", None)
+    return bool(asked or config.getini("virtual_clock"))
+
+
+def wants_clock(item: pytest.Item) -> bool:
+    """The marker nearest to the test decides, then the command line and the ini file."""
+    for marker in item.iter_markers():
+        if marker.name in MARKERS:
+            return marker.name == "virtual_clock"
+    return whole_suite(item.config)
+
+
+def options_of(item: pytest.Item) -> ClockOptions:
+    """Of all its virtual_clock markers, the nearest first. Raises `pytest.UsageError` with the test's name."""
+    arguments: dict[str, Any] = {}
+    for marker in item.iter_markers("virtual_clock"):
+        if marker.args:
+            raise pytest.UsageError(f"{_name(item)} takes no positional arguments, only {_possible(NAMES)}")
+        arguments = {**marker.kwargs, **arguments}
+    unknown = [name for name in arguments if name not in NAMES]
+    if unknown:
+        raise pytest.UsageError(f"{_name(item)} does not take {_possible(unknown)}: it takes {_possible(NAMES)}")
+    try:
+        return ClockOptions(**arguments)
+    except (TypeError, ValueError) as error:
+        raise pytest.UsageError(f"{_name(item)}: {error}") from None
+
+
+def _name(item: pytest.Item) -> str:
+    return f"{item.nodeid}: @pytest.mark.virtual_clock"
+
+
+def _possible(names: tuple[str, ...] | list[str]) -> str:
+    return ", ".join(f"{name}=" for name in names)
