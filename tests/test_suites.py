@@ -257,7 +257,7 @@ LEAKS = """
 def leak():
     threading.Thread(target=time.sleep, args=(5000,), name="sleeper", daemon=True).start()
     stop = threading.Event()
-    threading.Thread(target=stop.wait, name="waiter").start()
+    threading.Thread(target=stop.wait, name="waiter", daemon=True).start()
     return subprocess.Popen(["sleep", "300"])
 
 CHILDREN = []
@@ -279,7 +279,7 @@ def test_what_is_left_behind_is_named(pytester: pytest.Pytester, end: str, whole
     assert "left behind at teardown" in text
     # A test that is ended at once may leave threads that had no turn yet.
     assert re.search(r"test_it: daemon thread sleeper, (in sleep until \+5000\.000000000 s|running)", text)
-    assert re.search(r"test_it: thread waiter, (in Condition\.wait|running)", text)
+    assert re.search(r"test_it: daemon thread waiter, (in Condition\.wait|running)", text)
     if end == "pass":
         assert "in sleep until +5000.000000000 s" in text
     assert re.search(r"test_it: child process \d+ \(sleep\)", text)
