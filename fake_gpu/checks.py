@@ -10,6 +10,7 @@ from fake_gpu.clock import Clock, RealClock, time_stands_still
 from fake_gpu.errors import DriverStateError, InvalidValue
 from fake_gpu.fault import Fault
 from fake_gpu.gpu import Gpu
+from fake_gpu.nvml.abi import functions
 from fake_gpu.process import ComputeType
 from fake_gpu.units import Size, parse_size
 
@@ -99,6 +100,20 @@ def gpu(value: object, what: str = "gpu") -> Gpu:
     if not isinstance(value, Gpu):
         raise InvalidValue(f"{what}={value!r}: give the object that add_gpu returned (or driver.gpus[index])")
     return value
+
+
+def injection(what: object, via: str | None, where: object, after: object, times: object) -> None:
+    """The arguments of `Driver.inject`. Raises InvalidValue."""
+    meant = fault(what)
+    count("after", after, 0)
+    if times is not None:
+        count("times", times, 1)
+    if where is not None:
+        gpu(where)
+    if via not in (None, "nvidia-smi", "nvml") and via not in {function.name for function in functions()}:
+        raise InvalidValue(f"inject(via={via!r}): give 'nvidia-smi', 'nvml', or the name of an NVML function")
+    if meant.nvidia_smi_only and via not in (None, "nvidia-smi"):
+        raise InvalidValue(f"{meant!r} can only meet nvidia-smi, not via={via!r}")
 
 
 def version(what: str, value: object) -> tuple[int, int]:

@@ -1,9 +1,5 @@
 """The front door: a fake NVIDIA driver with GPUs, processes, faults, a schedule and a log of calls.
 
-    with Driver() as driver:
-        gpu = driver.add_gpu("rtx-4090")
-        driver.process(gpu, used="20 GiB").kill()
-
 While it is active, programs that load libnvidia-ml.so.1 or run nvidia-smi, in this process and in its children, talk to
 it. State is a function of its clock: nothing ticks.
 """
@@ -32,6 +28,7 @@ from fake_gpu.gpu import Gpu, Presence, total_and_reserved
 from fake_gpu.nvml.dispatch import Nvml, Session
 from fake_gpu.process import ComputeType, Death, Process, open_pidfd
 from fake_gpu.profile import Profile, load_profile
+from fake_gpu.puppet import start_puppet
 from fake_gpu.ramp import DEFAULT_RECLAIM, Ramp, checked_ramp
 from fake_gpu.units import Duration, Size, parse_duration, parse_size
 from fake_gpu.watch import Watch
@@ -284,25 +281,7 @@ class Driver:
         self._active()
         checked_ramp(reclaim)
         checks.process(name, compute_type)
-        popen = subprocess.Popen(
-            [name, "ignores-sigterm"] if ignores_sigterm else [name],
-            executable=activation.native("puppet"),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            cwd="/",
-            process_group=0,  # Ctrl-C is for the test run; the driver ends its puppets
-        )
-        try:
-            self.clock.detach(popen)  # it never does anything, so nobody should wait for it
-            if popen.stdout is not None:
-                with popen.stdout:
-                    os.read(popen.stdout.fileno(), 1)  # it has its signal handlers
-            pidfd = open_pidfd(popen.pid)
-        except BaseException:
-            popen.kill()
-            popen.wait()
-            raise
+        popen, pidfd = start_puppet(name, self.clock, ignores_sigterm=ignores_sigterm)
         return self._admit(
             Process(
                 self, "spawned", popen.pid, name, held, reclaim, compute_type=compute_type, popen=popen, pidfd=pidfd
@@ -467,18 +446,7 @@ class Driver:
         GPU. `after`: so many matching calls pass first. `times`: so many go wrong, then all is well; None: for ever.
         Raises InvalidValue for a `via` that is none of these or that the fault cannot meet.
         """
-        from fake_gpu.nvml.abi import functions
-
-        checks.fault(fault)
-        checks.count("after", after, 0)
-        if times is not None:
-            checks.count("times", times, 1)
-        if gpu is not None:
-            checks.gpu(gpu)
-        if via not in (None, "nvidia-smi", "nvml") and via not in {function.name for function in functions()}:
-            raise InvalidValue(f"inject(via={via!r}): give 'nvidia-smi', 'nvml', or the name of an NVML function")
-        if fault.nvidia_smi_only and via not in (None, "nvidia-smi"):
-            raise InvalidValue(f"{fault!r} can only meet nvidia-smi, not via={via!r}")
+        checks.injection(fault, via, gpu, after, times)
         return self._injections.add(Injection(fault, via, None if gpu is None else gpu.uuid, after, times))
 
     @property
