@@ -53,7 +53,7 @@ def run_within(budget: ProbeBudget, argv: list[str]) -> Finished:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             bufsize=0,
-            **own_group,  # type: ignore[call-overload]
+            **own_group,  # type: ignore[call-overload]  # the overloads take no keywords from a dict
         )
     except OSError as error:
         raise ProbeFailed(f"{argv[0]} cannot be run: {error}") from error

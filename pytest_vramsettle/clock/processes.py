@@ -83,7 +83,11 @@ def _until_exit(engine: Engine, child: Child, deadline: int | None) -> None:
 
 
 @functools.wraps(real.popen_communicate)
-def popen_communicate(self: AnyPopen, input: Any = None, timeout: float | None = None) -> tuple[Any, Any]:  # noqa: A002
+def popen_communicate(
+    self: AnyPopen,
+    input: Any = None,  # noqa: A002  # the name that Popen.communicate gives it
+    timeout: float | None = None,
+) -> tuple[Any, Any]:
     one_pipe = [self.stdin, self.stdout, self.stderr].count(None) == 2
     if mine() is None or timeout is not None or self._communication_started or not one_pipe:
         return real.popen_communicate(self, input, timeout)

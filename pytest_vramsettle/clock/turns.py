@@ -7,6 +7,7 @@ taken again by the thread that has it: a signal handler or a finaliser may set a
 from __future__ import annotations
 
 import _thread
+import abc
 import contextlib
 import threading
 from collections.abc import Iterator
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from pytest_vramsettle.clock.watchdog import Stray
 
 
-class Turns(Timeline):
+class Turns(Timeline, abc.ABC):
     """Of the threads whose wait is over, one runs at a time: the one that has the baton."""
 
     def __init__(self, seed: int | None) -> None:
@@ -45,9 +46,9 @@ class Turns(Timeline):
         # The thread that moves the clock this moment, and calls callbacks.
         self._mover: int | None = None
 
+    @abc.abstractmethod
     def advance(self) -> None:
         """Let the next thread run, or move the clock until there is one. The mutex is held, but not in callbacks."""
-        raise NotImplementedError
 
     # Coming and going
 
