@@ -231,6 +231,28 @@ def test_a_busy_loop_is_an_error_with_its_place(clock):
         spin()
 
 
+def test_a_loop_that_only_looks_at_the_time_is_an_error_with_its_place(clock):
+    def spin():
+        end = time.monotonic() + 5
+        while time.monotonic() < end:
+            pass
+
+    with pytest.raises(BusyLoop, match=r"looks at the time .*test_clock_locks.py:\d+ in spin by MainThread"):
+        spin()
+    time.sleep(1)
+    assert clock.elapsed == 1.0
+
+
+def test_such_a_loop_goes_on_while_somebody_outside_works(clock):
+    done = []
+    with clock.real_time():
+        # Longer than the loop above is let spin.
+        threading.Thread(target=lambda: (time.sleep(1.5), done.append(True))).start()
+    while not done:
+        time.monotonic()
+    assert clock.elapsed == 0.0
+
+
 def test_zero_waits_between_others_are_no_busy_loop(clock):
     for _ in range(3):
         for _ in range(BUSY // 2):

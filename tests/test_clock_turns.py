@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import multiprocessing
 import random
 import selectors
 import socket
@@ -224,26 +223,6 @@ def test_a_detached_thread_does_not_hold_the_clock(clock):
     assert any("reader was detached" in line for line in clock.trace)
     with pytest.raises(ClockError, match="cannot be detached"):
         clock.detach(threading.current_thread())
-
-
-def compute_in_a_child(results) -> None:
-    started = time.monotonic()
-    time.sleep(0.01)
-    results.put((type(time.sleep).__name__, time.monotonic() - started >= 0.01))
-
-
-# From 3.12 on, fork warns where other threads live: the clock's watcher, for one.
-@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
-@pytest.mark.parametrize("method", ["fork", "spawn"])
-def test_multiprocessing_children_live_in_real_time(clock, method):
-    context = multiprocessing.get_context(method)
-    results = context.SimpleQueue()
-    process = context.Process(target=compute_in_a_child, args=(results,))
-    process.start()
-    assert results.get() == ("builtin_function_or_method", True)
-    process.join()
-    assert process.exitcode == 0
-    assert clock.elapsed == 0.0
 
 
 def test_threads_that_wait_for_one_child_are_no_deadlock(clock):

@@ -255,9 +255,9 @@ def test_one_each_and_several_in_all():
 
 LEAKS = """
 def leak():
-    threading.Thread(target=time.sleep, args=(5000,), name="sleeper", daemon=True).start()
+    threading.Thread(target=time.sleep, args=(5000,), name="sleeper").start()
     stop = threading.Event()
-    threading.Thread(target=stop.wait, name="waiter", daemon=True).start()
+    threading.Thread(target=stop.wait, name="waiter").start()
     return subprocess.Popen(["sleep", "300"])
 
 CHILDREN = []
@@ -278,8 +278,8 @@ def test_what_is_left_behind_is_named(pytester: pytest.Pytester, end: str, whole
     text = result.stdout.str()
     assert "left behind at teardown" in text
     # A test that is ended at once may leave threads that had no turn yet.
-    assert re.search(r"test_it: daemon thread sleeper, (in sleep until \+5000\.000000000 s|running)", text)
-    assert re.search(r"test_it: daemon thread waiter, (in Condition\.wait|running)", text)
+    assert re.search(r"test_it: thread sleeper, (in sleep until \+5000\.000000000 s|running)", text)
+    assert re.search(r"test_it: thread waiter, (in Condition\.wait|running)", text)
     if end == "pass":
         assert "in sleep until +5000.000000000 s" in text
     assert re.search(r"test_it: child process \d+ \(sleep\)", text)
@@ -290,7 +290,7 @@ def test_workers_report_what_is_left_behind(pytester: pytest.Pytester) -> None:
     code = f"{LEAKS}\ndef test_it():\n    CHILDREN.append(leak())\n"
     result = run(pytester, code, "--virtual-clock", "-n", "1")
     result.assert_outcomes(passed=1)
-    result.stdout.fnmatch_lines(["*= left behind at teardown =*", "*test_it: daemon thread sleeper, *"])
+    result.stdout.fnmatch_lines(["*= left behind at teardown =*", "*test_it: thread sleeper, *"])
 
 
 def test_an_interrupt_inside_a_wait_leaves_nothing(pytester: pytest.Pytester) -> None:
@@ -302,7 +302,7 @@ def around():
     yield
     before = time.monotonic()
     time.sleep(5000)  # the teardown of an interrupted test is on its clock too
-    print("torn down after", time.monotonic() - before)
+    print("torn down after", round(time.monotonic() - before, 6))
 
 def test_it(around, monotonic_clock):
     with monotonic_clock.real_time():

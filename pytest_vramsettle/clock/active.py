@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from _thread import get_ident
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -16,8 +17,8 @@ class Slot:
     def __init__(self) -> None:
         self.engine: Engine | None = None
         self.children: Children | None = None
-        # What the clock put its own in place of: owner, name, original.
-        self.replaced: list[tuple[object, str, object]] = []
+        # What the clock put its own in place of: owner, originals by name.
+        self.replaced: list[tuple[object, Mapping[str, object]]] = []
         # It stays in place between clocks, for names that are bound while none is active.
         self.resident = False
 

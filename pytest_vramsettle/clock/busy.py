@@ -13,7 +13,7 @@ _HERE = str(Path(__file__).parent)
 _BETWEEN = frozenset(module.__file__ for module in (queue, selectors, subprocess, threading))
 
 
-def text(waits: int) -> str:
+def text(what: str) -> str:
     """Names the place in the calling thread's code that waits."""
     frame = sys._getframe(1)
     while frame.f_back is not None and (
@@ -22,6 +22,6 @@ def text(waits: int) -> str:
         frame = frame.f_back
     place = f"{frame.f_code.co_filename}:{frame.f_lineno} in {frame.f_code.co_name}"
     return (
-        f"busy loop: {waits} waits of no length at one instant of the virtual clock, the last at {place} by "
+        f"busy loop: {what} at one instant of the virtual clock, the last at {place} by "
         f"{threading.current_thread().name}. Time cannot pass while a thread runs: sleep for some time, however short"
     )

@@ -15,6 +15,7 @@ class Child:
         "exits",
         "guest",
         "idle",
+        "is_ours",
         "name",
         "pid",
         "pidfd",
@@ -34,6 +35,8 @@ class Child:
         # No child of a thread of the clock: it is nobody's business until it was given an answer.
         self.guest = guest
         self.active = not guest
+        # Whether this process is its parent.
+        self.is_ours = True
         # It has asked the driver, and was not answered since.
         self.asking = False
         self.idle = False

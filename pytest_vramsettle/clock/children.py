@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pytest_vramsettle.clock import proc, real
 from pytest_vramsettle.clock.child import Child
 from pytest_vramsettle.clock.engine import Engine
+from pytest_vramsettle.clock.traffic import QUIET
 from pytest_vramsettle.clock.waits import CANCELLED, NOTIFIED, Callback
 from pytest_vramsettle.clock.watchdog import PERIOD, Watchdog
 from pytest_vramsettle.clock.watcher import Watcher
@@ -65,6 +66,7 @@ class Children:
                 self.engine.note(f"process {pid} ({name}) cannot be watched and does not hold the clock: {error}")
             return None
         above = proc.ancestors(pid) if guest else []
+        parent = proc.parent(pid)
         with self.engine.mu:
             known = self._by_pid.get(pid)
             if known is not None or self.engine.closed:
@@ -73,6 +75,7 @@ class Children:
                 return known
             if known is None:
                 child = self._by_pid[pid] = Child(pid, pidfd, name, guest)
+                child.is_ours = parent == self.engine.pid
                 child.detached = pid in self._detached
                 self._detached.discard(pid)
             else:
@@ -204,7 +207,7 @@ class Children:
         return bool(self._by_pid)
 
     def _period(self) -> float | None:
-        if len(self.engine.members) > 1 or self.engine.doubtful:
+        if len(self.engine.members) > 1 or self.engine.doubtful or self.engine.expecting:
             return PERIOD
         return _PERIOD if self._by_pid else None
 
@@ -236,6 +239,9 @@ class Children:
         for other in self._by_pid.values():
             if other.root is child:
                 other.root = None
+        if not child.guest and not child.is_ours:
+            # Its parent, multiprocessing's server, has yet to tell.
+            self.engine.expect_until(real.monotonic() + QUIET)
         # Its waiters run before it lets go of the clock.
         for waiter in child.exits:
             self.engine.fire(waiter, NOTIFIED)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import signal
 import sys
 import threading
@@ -9,7 +10,7 @@ import traceback
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from pytest_vramsettle.clock.waits import ANSWER, Waiter
+from pytest_vramsettle.clock.waits import ANSWER, PollWaiter, Waiter
 
 if TYPE_CHECKING:
     from pytest_vramsettle.clock.engine import Engine
@@ -27,10 +28,16 @@ def may_be_woken(engine: Engine) -> bool:
         engine.strays
         or engine.outsiders
         or engine.has_children()
-        or any(waiter.polls or waiter.what is ANSWER for waiter in engine.parked.values())
+        or any(_may_come(engine, waiter) for waiter in engine.parked.values())
         or any(thread.__dict__.get(STARTED_UNDER) == engine.start for thread in foreigners(engine))
         or _alarm_is_set()
     )
+
+
+def _may_come(engine: Engine, waiter: Waiter) -> bool:
+    if isinstance(waiter, PollWaiter):
+        return engine.traffic.may_come(tuple(waiter.registered))
+    return waiter.what is ANSWER
 
 
 def foreigners(engine: Engine) -> list[threading.Thread]:
@@ -59,7 +66,8 @@ def report(engine: Engine, own: Waiter) -> str:
         elapsed = (engine.now - engine.start) / 1e9
     frames = sys._current_frames()
     told = [
-        f"--- {names.get(waiter.ident, waiter.ident)} waits for {waiter.what}:\n{stack(frames.get(waiter.ident))}"
+        f"--- {names.get(waiter.ident, waiter.ident)} waits for {waiter.what}:\n"
+        f"{stack(frames.get(waiter.ident))}{_tasks(frames.get(waiter.ident))}"
         for waiter in waiting
     ]
     return "\n".join(
@@ -69,6 +77,21 @@ def report(engine: Engine, own: Waiter) -> str:
             *told,
         ]
     )
+
+
+def _tasks(frame: FrameType | None) -> str:
+    """Where each task of the event loop is that a thread runs, if it runs one."""
+    asyncio = sys.modules.get("asyncio")
+    while frame is not None and frame.f_code.co_name != "run_forever":
+        frame = frame.f_back
+    loop = None if frame is None else frame.f_locals.get("self")
+    if asyncio is None or not isinstance(loop, asyncio.AbstractEventLoop):
+        return ""
+    told = io.StringIO()
+    for task in sorted(asyncio.all_tasks(loop), key=lambda task: task.get_name()):
+        told.write("\n")
+        task.print_stack(file=told)
+    return told.getvalue().rstrip()
 
 
 def stack(frame: FrameType | None) -> str:

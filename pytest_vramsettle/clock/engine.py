@@ -10,9 +10,11 @@ import _thread
 import math
 import os
 from collections.abc import Callable
+from itertools import repeat
 
 from pytest_vramsettle.clock import busy, deadlock, real
 from pytest_vramsettle.clock.errors import BusyLoop, ClockError, ClockStopped, VirtualDeadlock
+from pytest_vramsettle.clock.traffic import Traffic
 from pytest_vramsettle.clock.turns import Turns
 from pytest_vramsettle.clock.waits import (
     CLOSED,
@@ -30,6 +32,8 @@ from pytest_vramsettle.clock.waits import (
 _ZERO_WAITS = 32
 # And that all threads together may make while nothing else happens, before that is an error.
 BUSY = 100_000
+# And how often the time may be read at one instant.
+READS = 5_000_000
 # Every how many of them threads outside of the clock are let at the interpreter.
 _REAL_YIELD = 16
 
@@ -45,6 +49,11 @@ class Engine(Turns):
         self.pid = os.getpid()
         # Whether all wait for ever, unless a thread from before the clock wakes one.
         self.doubtful = False
+        # Whether something may be on its way from another process.
+        self.expecting = False
+        # Real time, until when it certainly may.
+        self._expected_until = 0.0
+        self.traffic = Traffic()
         # What keeps the clock from moving besides a running thread: children at work, pauses.
         self.holders: set[object] = set()
         # Whether the strays are taken for blocked this moment.
@@ -55,6 +64,8 @@ class Engine(Turns):
         # Threads that wait in selectors, in the order in which they came.
         self._polling: dict[PollWaiter, None] = {}
         self._settlers: list[Waiter] = []
+        # Runs out where the clock is read without end.
+        self.reads = repeat(True, READS)
         self._zero_waits = 0
         # The same, for the whole clock, since anything else has happened on it.
         self._spins = 0
@@ -98,7 +109,7 @@ class Engine(Turns):
     def block(self, waiter: Waiter, deadline: int | None) -> str:
         """`park` for a thread that has no life outside the clock: it is ended when the clock is."""
         why = self.park(waiter, deadline)
-        if why is CLOSED:
+        if why is CLOSED or (self.closed and waiter.ident != self.main):
             raise ClockStopped
         return why
 
@@ -140,13 +151,13 @@ class Engine(Turns):
         if self.baton.ready or self.baton.holder != _thread.get_ident():
             self.yield_turn()
         self._spins += counts
-        if not self._spins % _REAL_YIELD:
+        if counts and not self._spins % _REAL_YIELD:
             real.sleep(0)
         if self._spins >= BUSY:
             self._spins = 0
             with self.mu:
                 if not (self.holders or deadlock.may_be_woken(self)):
-                    raise BusyLoop(busy.text(BUSY))
+                    raise BusyLoop(busy.text(f"{BUSY} waits of no length"))
         if seconds <= 0.0:
             self._zero_waits += 1
             if self._zero_waits < _ZERO_WAITS:
@@ -160,6 +171,14 @@ class Engine(Turns):
             alone = not self.holders and len(self.parked) + 1 >= len(self.members)
         if alone:
             self.block(Waiter(self, "shortest wait"), self.now + 1)
+
+    def overread(self) -> None:
+        """Somebody has read the clock so often that nothing can be meant by it but to wait until it moves."""
+        self.reads = repeat(True, READS)
+        with self.mu:
+            watched = len(self.members) > 1 and self.awaits_time()
+            if not (watched or self.holders or deadlock.may_be_woken(self)):
+                raise BusyLoop(busy.text(f"{READS} looks at the time"))
 
     # Time
 
@@ -182,6 +201,8 @@ class Engine(Turns):
             if not self.quiet(len(self.strays) if self._beside_strays else 0):
                 return
             deadline = self.next_deadline()
+            if self._polling and self._expects(deadline):
+                return
             # What is due this instant is done before anybody is told that all is quiet.
             if self._settlers and (deadline is None or deadline > self.now):
                 settlers, self._settlers = self._settlers, []
@@ -200,6 +221,26 @@ class Engine(Turns):
                 self._run_due()
             elif not self._is_stuck():
                 return
+
+    def _expects(self, deadline: int | None) -> bool:
+        """Whether something may be on its way that has to come before the clock goes on."""
+        if (deadline is None and not self._settlers) or (deadline is not None and deadline <= self.now):
+            return False
+        self.expecting = real.monotonic() < self._expected_until or any(
+            self.traffic.under_way(tuple(waiter.registered), waiter.since, self._beside_others)
+            for waiter in self._polling
+            if waiter.belongs
+        )
+        if self.expecting:
+            self.rouse()
+        return self.expecting
+
+    def expect_until(self, instant: float) -> None:
+        """A thread that waits in a selector is going to hear of something by that real time. The mutex is held."""
+        self._expected_until = instant
+
+    def _beside_others(self) -> bool:
+        return bool(deadlock.foreigners(self))
 
     def _is_stuck(self) -> bool:
         """Nothing is due. Whether that was told to the thread that entered the clock."""
@@ -222,6 +263,7 @@ class Engine(Turns):
         if deadline > self.now + 1:
             self._spins = 0
         self.move_to(deadline)
+        self.reads = repeat(True, READS)
         self._zero_waits = 0
         # One jump, and they are looked at again.
         self._beside_strays = False
@@ -238,6 +280,7 @@ class Engine(Turns):
         for waiter in tuple(self._polling):
             if waiter.why is None:
                 if waiter.ready():
+                    self.traffic.came(tuple(waiter.registered))
                     found = self.fire(waiter, READY) or found
                 else:
                     waiter.listen()

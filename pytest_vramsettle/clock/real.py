@@ -29,6 +29,7 @@ select_select = selectors.SelectSelector.select
 popen_init = subprocess.Popen.__init__
 popen_wait = subprocess.Popen._wait  # type: ignore[attr-defined]  # the stub leaves out what is private
 popen_communicate = subprocess.Popen.communicate
+fork = os.fork
 kill = os.kill
 killpg = os.killpg
 waitpid = os.waitpid

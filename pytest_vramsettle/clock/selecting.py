@@ -43,7 +43,7 @@ def _on_the_clock(real_select: Callable[..., Ready]) -> Callable[..., Ready]:
             # An event loop does so in each of its rounds with work to do: that is no busy loop.
             engine.instant(timeout, counts=False)
             return ready
-        waiter = PollWaiter(engine, "select", _fds(self))
+        waiter = PollWaiter(engine, "select", _fds(self), self._fd_to_key)
         if engine.park(waiter, deadline_after(engine, timeout)) is READY:
             return real_select(self, 0)
         # The clock was left: a selector may always return early with nothing.

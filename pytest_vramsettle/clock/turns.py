@@ -14,7 +14,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from pytest_vramsettle.clock.baton import Baton
-from pytest_vramsettle.clock.errors import ClockError
+from pytest_vramsettle.clock.errors import ClockError, ClockStopped
+from pytest_vramsettle.clock.mutex import Mutex
 from pytest_vramsettle.clock.timeline import Timeline
 from pytest_vramsettle.clock.waits import INTERRUPTED, NOTIFIED, READY, Due, Member, PollWaiter, Waiter
 
@@ -27,7 +28,7 @@ class Turns(Timeline, abc.ABC):
 
     def __init__(self, seed: int | None) -> None:
         super().__init__()
-        self.mu = _thread.RLock()
+        self.mu = Mutex()
         self.baton = Baton(seed)
         # The thread that entered the clock.
         self.main = 0
@@ -72,14 +73,19 @@ class Turns(Timeline, abc.ABC):
                 self._queue(turn)
 
     def begin(self, member: Member) -> None:
-        """The member's own thread has begun to run. Returns when it has the baton."""
+        """The member's own thread has begun to run. Returns when it has the baton.
+
+        Raises `ClockStopped` where the clock was left before.
+        """
         ident = _thread.get_ident()
         self.enlist(member, ident)
         with self.mu:
-            if self.closed or member.turn is None:
-                return
-            self.idents.add(ident)
-        self._hold(member.turn)
+            if not self.closed:
+                self.idents.add(ident)
+        if member.turn is not None:
+            self._hold(member.turn)
+        if self.closed:
+            raise ClockStopped
 
     def end(self, member: Member) -> None:
         """The member's own thread has nothing more to do."""

@@ -88,11 +88,13 @@ class VirtualClock:
             self._last_turns()
         finally:
             patches.restore()
+            members = list(engine.members)
             ended = {waiter.ident for waiter in engine.close()}
             self._children.close()
         limit = real.monotonic() + _ENDING
-        while ended and real.monotonic() < limit and any(member.ident in ended for member in list(engine.members)):
-            real.sleep(0.0005)
+        for member in members:
+            if member.ident in ended:
+                real.thread_join(member.thread, max(0.0, limit - real.monotonic()))
         if error is not None:
             for failure in engine.failures:
                 error.add_note(f"Meanwhile a callback of the virtual clock raised {failure!r}.")

@@ -7,8 +7,10 @@ import math
 import os
 import select
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING
+
+from pytest_vramsettle.clock import real
 
 if TYPE_CHECKING:
     from pytest_vramsettle.clock.turns import Turns
@@ -113,13 +115,17 @@ class Waiter(Due):
 class PollWaiter(Waiter):
     """A thread that waits in a selector: for descriptors as well as for the clock."""
 
-    __slots__ = ("_check", "_eventfd", "_fds", "deaf")
+    __slots__ = ("_check", "_eventfd", "_fds", "deaf", "registered", "since")
 
     polls = True
 
-    def __init__(self, engine: Turns, what: str, fds: list[tuple[int, int]]) -> None:
+    def __init__(self, engine: Turns, what: str, fds: list[tuple[int, int]], registered: Collection[int]) -> None:
         super().__init__(engine, what, lasting=True)
         self._fds = fds
+        # What the selector knows: an epoll object stands for all of its descriptors.
+        self.registered = registered
+        # Real time.
+        self.since = real.monotonic()
         # Not the poll object that the thread blocks in: one cannot be used by two threads at once.
         self._check = self._poll()
         self._eventfd: int | None = None
