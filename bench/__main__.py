@@ -27,8 +27,9 @@ def main() -> None:
         nvml.section,
         startup.section,
         life.driver_section,
-        life.clock_section,
         turns.section,
+        turns.scenarios_section,
+        turns.idle_section,
         life.settle_section,
     ):
         show(measure())

@@ -1,12 +1,11 @@
-"""What a driver's life, the virtual clock and a settle wait in virtual time cost."""
+"""What a driver's life and a settle wait in virtual time cost."""
 
 from __future__ import annotations
 
-import time
 from statistics import median
 from time import perf_counter_ns
 
-from bench.measure import Goal, Measured, Section, alternate, compare, per_call, plain_call, timed
+from bench.measure import Goal, Measured, Section, alternate, compare, timed
 from bench.smi import TRUE, spawned
 from fake_gpu import Driver, Ramp
 from pytest_vramsettle.clock import VirtualClock
@@ -41,32 +40,6 @@ def driver_section() -> Section:
         "Driver",
         f"a run of {TRUE} ({median(taken[TRUE]) * 1e3:.2f} ms)",
         tuple(compare(name, taken[name], taken[TRUE], goals.get(name)) for name in taken if name != TRUE),
-    )
-
-
-def clock_section() -> Section:
-    """Entering, and sleeping on it."""
-
-    def enter_and_leave() -> None:
-        with VirtualClock():
-            pass
-
-    def sleeping() -> float:
-        with VirtualClock():
-            return per_call(time.sleep, 60, 200)()
-
-    taken = alternate(
-        {
-            "plain": per_call(plain_call, None, 200),
-            "enter and leave": timed(enter_and_leave),
-            "time.sleep(60)": sleeping,
-        },
-        100,
-    )
-    return Section(
-        "VirtualClock",
-        f"a plain Python function's call ({median(taken['plain']) * 1e9:.0f} ns)",
-        tuple(compare(name, taken[name], taken["plain"]) for name in taken if name != "plain"),
     )
 
 

@@ -258,7 +258,10 @@ class VirtualClock:
 
     @property
     def trace(self) -> tuple[str, ...]:
-        """What happened, in order, each line with its virtual time: children started, ended, detached, found idle."""
+        """What happened, in order, each line with its virtual time.
+
+        Children that were started, ended, detached or found idle, and what ran out of order.
+        """
         return tuple(self._engine.notes)
 
     def _since_start(self, deadline: int | None) -> float:
@@ -281,9 +284,9 @@ class VirtualClock:
         return f"<VirtualClock at +{self.elapsed:.9f} s, {threads}, {following}{holders}>"
 
 
-def virtual_clock(*, child_grace: float = 1.0) -> Iterator[VirtualClock]:
+def virtual_clock(*, seed: int | None = None, child_grace: float = 1.0) -> Iterator[VirtualClock]:
     """What a fixture needs: yields an active clock, and leaves it."""
-    with VirtualClock(child_grace=child_grace) as clock:
+    with VirtualClock(seed=seed, child_grace=child_grace) as clock:
         yield clock
 
 
