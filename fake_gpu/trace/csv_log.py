@@ -137,7 +137,7 @@ def _cells(line: str) -> list[str]:
 
 def _read_line(log: _Log, line: str, where: str) -> None:
     cells = _cells(line)
-    if "timestamp" in cells[0].lower():
+    if any(cell.split(" ")[0] in ("timestamp", *_MEMORY) for cell in cells):
         columns = _header(cells, where)
         if log.columns and log.free and columns != log.columns:
             raise InvalidValue(f"{where}: another header than before: {line!r}. Import each log on its own")
