@@ -124,7 +124,8 @@ class ReclaimTrace:
         lines = [f"{len(self.samples)} samples in {seconds:.3f} s, {len(self.events)} events"]
         if self.torn:
             lines.append("its last line was cut off and left out")
-        for story in self.stories:
+        dies = bool(self._times("pid_gone") or self._times("kill_sent"))
+        for story in self.stories if dies else ():
             held = sum(story.held.values())
             lines.append(
                 f"GPU {story.gpu.index} {story.gpu.name or story.gpu.uuid}: the dead held {format_size(held)}, "
