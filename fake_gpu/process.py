@@ -261,6 +261,11 @@ class Process:
         if pidfd >= 0:
             os.close(pidfd)
 
+    def describe_reclaim(self) -> str:
+        """How its memory comes back: a ramp, or one for each GPU."""
+        ramps = {gpu: self._ramps.get(gpu, self.reclaim) for gpu in self._held} if self._ramps else {}
+        return ", ".join(f"{ramp!r} on GPU {gpu.uuid[:12]}…" for gpu, ramp in ramps.items()) or repr(self.reclaim)
+
     def describe(self) -> str:
         """'llama-server (pid 4194305)'."""
         return f"{self.name} (pid {self.pid})"

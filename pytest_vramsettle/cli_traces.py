@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, NoReturn, cast
 
 import typer
 
-from fake_gpu.errors import FakeGpuError
+from fake_gpu.errors import FakeGpuError, InvalidValue
 
 if TYPE_CHECKING:
     from fake_gpu.trace.record import Progress
@@ -94,6 +94,8 @@ def import_(
 
     target = out or log.with_suffix(".jsonl")
     try:
+        if target.resolve() == log.resolve():
+            raise InvalidValue(f"{log} is the log itself: name another file for the trace (--out)")
         imported = import_log(log, killed_at=killed_at, columns=columns)
         imported.trace.write(target, overwrite=force)
         for notice in imported.notices:

@@ -213,3 +213,5 @@ def test_the_command_imports(tmp_path: Path) -> None:
     assert (done.exit_code, done.stdout) == (1, "")
     assert done.stderr.startswith("fake-gpu import: ")
     assert "nvidia-smi.jsonl is there already" in done.stderr
+    done = runner.invoke(app, ["import", str(log), "--out", str(log), "--force"])
+    assert (done.exit_code, "is the log itself" in done.stderr) == (1, True)
