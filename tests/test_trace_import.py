@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from native_client import nvidia_smi
 from nvml_client import HandClock
 
 from fake_gpu import Driver, InvalidValue, Ramp
 from fake_gpu.trace import ImportedLog, ReclaimTrace, import_log
+from fake_gpu.trace.story import readings_of
 from fake_gpu.units import GIB, MIB
 
 HEAD = "timestamp, index, uuid, memory.used [MiB], memory.free [MiB]"
@@ -102,6 +106,11 @@ def test_the_kill_may_be_given(tmp_path: Path) -> None:
     with pytest.raises(InvalidValue, match=r"killed_at='2 min' is not in .*22.000 to .*22.400"):
         imported(tmp_path, HEAD, *rows(*KILL), killed_at="2 min")
 
+    with pytest.raises(
+        InvalidValue, match=r"killed_at='23.11.2026': give a time stamp as in the log, such as '2026/11/23"
+    ):
+        imported(tmp_path, HEAD, *rows(*KILL), killed_at="23.11.2026")
+
 
 def test_a_log_without_a_kill_says_so(tmp_path: Path) -> None:
     with pytest.raises(InvalidValue, match=r"no kill can be found: free memory grows by 50 MiB at most.*--killed-at"):
@@ -180,6 +189,35 @@ def test_an_empty_log_says_how_one_is_made(tmp_path: Path, text: bytes) -> None:
         InvalidValue, match=r"holds no readings\. Such a log is made by: nvidia-smi --query-gpu=timestamp"
     ):
         import_log(tmp_path / "log.csv")
+
+
+@given(st.lists(st.lists(st.integers(0, 1000), min_size=2, max_size=2), min_size=1, max_size=20), st.booleans())
+def test_what_is_free_in_the_log_is_free_in_the_trace(
+    tmp_path_factory: pytest.TempPathFactory, used: list[list[int]], units: bool
+) -> None:
+    unit = " MiB" if units else ""
+    lines = [
+        line
+        for number, both in enumerate(used)
+        for index, size in enumerate(both)
+        for line in rows((f"{number + 10}.{index:03}", size), index=index, uuid=f"GPU-{index}", unit=unit)
+    ]
+    trace = imported(tmp_path_factory.mktemp("log"), *lines, killed_at="0s").trace
+    for index in range(2):
+        read = readings_of(trace.rows, index)
+        assert [one.t_ns for one in read] == [number * 10**9 for number in range(len(used))]
+        assert [one.free for one in read] == [(1000 - both[index]) * MIB for both in used]
+
+
+@settings(max_examples=40)
+@given(st.binary(max_size=80) | st.text(max_size=80).map(str.encode), st.integers(0, 300))
+def test_whatever_the_file_holds_the_error_is_ours(
+    tmp_path_factory: pytest.TempPathFactory, tail: bytes, cut: int
+) -> None:
+    path = tmp_path_factory.mktemp("log") / "log.csv"
+    path.write_bytes("\n".join((HEAD, *rows(*KILL))).encode()[:cut] + tail)
+    with contextlib.suppress(InvalidValue):
+        import_log(path)
 
 
 def test_what_is_not_text_is_refused(tmp_path: Path) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from trace_rows import DEAD, MS, gone, header, killed, sample, simple, write_lines
 
@@ -73,6 +74,7 @@ def test_memory_that_came_back_while_the_process_was_dying_is_back_at_its_death(
         ([HEADER, {"kind": "sample", "t_ns": 0, "fre": {"0": 1}}], "line 2: .*unknown field `fre`"),
         ([HEADER, {"kind": "sample", "t_ns": 0}], "line 2: the first sample tells .* GPU 0 is missing"),
         ([HEADER, line(0, 1) | {"free": {"0": 1, "7": 1}}], "line 2: there is no GPU 7"),
+        ([HEADER, line(2e15, 1)], "line 2: Expected `int` <"),
         ([HEADER, line(0, 1001)], "line 2: 1001 bytes are free on GPU 0, which has 1000"),
         ([HEADER, line(0, -1)], "line 2: Expected `int` >= 0"),
         ([HEADER, death(0, "exploded")], "line 2: Invalid enum value 'exploded'"),
@@ -192,6 +194,18 @@ def test_the_truth_of_a_trace() -> None:
     never = ReclaimTrace(header(), (sample(0, 4 * GIB, on_0={DEAD: 20 * GIB}), gone(1), sample(9, 5 * GIB)))
     assert never.never_back == 19 * GIB
     assert never.settled_after == 0.008
+
+
+@settings(max_examples=40)
+@given(st.binary(max_size=60), st.integers(0, 900))
+def test_whatever_the_file_holds_the_error_is_ours(
+    tmp_path_factory: pytest.TempPathFactory, tail: bytes, cut: int
+) -> None:
+    path = tmp_path_factory.mktemp("t") / "t.jsonl"
+    simple().write(path)
+    path.write_bytes(path.read_bytes()[:cut] + tail)
+    with contextlib.suppress(InvalidValue):
+        ReclaimTrace.read(path)
 
 
 sizes = st.integers(0, 24 * GIB)

@@ -298,7 +298,7 @@ def _kill(log: _Log, samples: list[Sample], killed_at: str | None) -> tuple[int,
         if _STAMP.fullmatch(killed_at):
             kill_ns = _time(killed_at, "killed_at") - log.first_ns
         else:
-            kill_ns = parse_duration(killed_at)
+            kill_ns = _duration(killed_at, log)
         if not 0 <= kill_ns <= end:
             raise InvalidValue(
                 f"killed_at={killed_at!r} is not in {log.path}, which goes from {log.first_stamp} to {log.before_stamp}"
@@ -318,6 +318,16 @@ def _kill(log: _Log, samples: list[Sample], killed_at: str | None) -> tuple[int,
         f"killed at {kill_ns / 1e9:.3f} s, found by the largest gain of free memory ({format_size(gain)}): a pause of "
         f"the driver's before it gives anything back cannot be seen in such a log; --killed-at tells"
     )
+
+
+def _duration(killed_at: str, log: _Log) -> int:
+    try:
+        return parse_duration(killed_at)
+    except InvalidValue:
+        raise InvalidValue(
+            f"killed_at={killed_at!r}: give a time stamp as in the log, such as {log.first_stamp!r}, or a duration "
+            f"since its first line, such as '12.5s'"
+        ) from None
 
 
 def _totals(samples: list[Sample]) -> list[tuple[int, int]]:

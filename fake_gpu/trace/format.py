@@ -12,8 +12,11 @@ from fake_gpu.errors import InvalidValue
 FORMAT = "vramsettle-trace"
 VERSION = 1
 
-Count = Annotated[int, msgspec.Meta(ge=0)]
-Positive = Annotated[int, msgspec.Meta(gt=0)]
+LIMIT = 1 << 60
+"""Bytes and nanoseconds stay below: an EiB, 36 years."""
+
+Count = Annotated[int, msgspec.Meta(ge=0, lt=LIMIT)]
+Positive = Annotated[int, msgspec.Meta(gt=0, lt=LIMIT)]
 Text = Annotated[str, msgspec.Meta(min_length=1)]
 EventName = Literal["kill_sent", "pid_gone", "pid_gone_nvml", "settled", "note"]
 
@@ -111,10 +114,13 @@ def check_claim(line: bytes, where: str) -> None:
         claim = msgspec.json.decode(line, type=_Claim)
     except msgspec.DecodeError:
         return  # no header at all: `decode` says what it is
-    if (claim.format, claim.version) != (FORMAT, VERSION):
+    _check_claim(claim.format, claim.version, where)
+
+
+def _check_claim(name: str, version: int, where: str) -> None:
+    if (name, version) != (FORMAT, VERSION):
         raise InvalidValue(
-            f"{where}: a trace of format {FORMAT!r}, version {VERSION}, is wanted; "
-            f"this is {claim.format!r}, version {claim.version}"
+            f"{where}: a trace of format {FORMAT!r}, version {VERSION}, is wanted; this is {name!r}, version {version}"
         )
 
 
@@ -133,7 +139,7 @@ class Checker:
 
     def header(self, header: Header, where: str) -> None:
         """Raises InvalidValue for another format or version, and for GPUs that cannot be."""
-        check_claim(encode(header), where)
+        _check_claim(header.format, header.version, where)
         if not header.gpus:
             raise InvalidValue(f"{where}: the header names no GPU; a trace is of one at least")
         for what, values in (
@@ -144,6 +150,10 @@ class Checker:
             if twice:
                 raise InvalidValue(f"{where}: two GPUs have the {what} {twice[0]}")
         for gpu in header.gpus:
+            if not 0 < gpu.total < LIMIT:
+                raise InvalidValue(
+                    f"{where}: GPU {gpu.index} has {gpu.total} bytes: more than 0, less than 1 EiB can be"
+                )
             if gpu.reserved is not None and gpu.reserved >= gpu.total:
                 raise InvalidValue(
                     f"{where}: GPU {gpu.index} reserves {gpu.reserved} of {gpu.total} bytes: nothing would be left"
@@ -154,6 +164,8 @@ class Checker:
         """Raises InvalidValue for time that runs back, a GPU that is not in the header, more free than there is."""
         if row.t_ns < self._before_ns:
             raise InvalidValue(f"{where}: time runs back, from t_ns {self._before_ns} to {row.t_ns}")
+        if row.t_ns >= LIMIT:
+            raise InvalidValue(f"{where}: t_ns {row.t_ns} is more than 36 years: it counts from the trace's beginning")
         self._before_ns = row.t_ns
         if isinstance(row, Event):
             return
