@@ -190,3 +190,31 @@ def test_the_wait_is_judged_by_the_trace(fake_driver: Driver, monotonic_clock: V
     assert result.outcome == "settled"
     assert result.missing_mib == replay.never_back == 0
     assert monotonic_clock.elapsed >= replay.settled_after
+
+
+def test_a_wait_beside_co_tenants(fake_driver: Driver, monotonic_clock: VirtualClock, settle: Settle) -> None:
+    rows = (
+        sample(0, 2 * GIB, on_0={DEAD: 20 * GIB, 5: 2 * GIB}),
+        killed(1),
+        gone(2),
+        sample(400, 7 * GIB, on_0={5: 2 * GIB, 6: 5 * GIB}),  # ten back, five taken
+        sample(800, 9 * GIB, on_0={6: 5 * GIB}),
+        sample(1500, 19 * GIB),
+    )
+    replay = ReclaimTrace(header(), rows).replay(fake_driver)
+    replay.kill()
+    result = settle()
+    assert (result.outcome, result.missing_mib) == ("settled", 0)
+    assert monotonic_clock.elapsed >= replay.settled_after == 1.498
+
+
+def test_a_whole_trace_on_the_virtual_clock(fake_driver: Driver, monotonic_clock: VirtualClock) -> None:
+    replay = simple().replay(fake_driver, whole=True)
+    (gpu,), (dead,) = replay.gpus, replay.dead
+    assert (dead.alive, gpu.memory.free) == (True, 4 * GIB)
+    monotonic_clock.advance(0.011)
+    assert (dead.alive, gpu.memory.free) == (False, 4 * GIB)
+    monotonic_clock.advance(0.024)
+    assert gpu.memory.free == 14 * GIB
+    monotonic_clock.advance(1)
+    assert gpu.memory.free == 24 * GIB
