@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from fake_gpu.errors import DriverStateError, InvalidValue
 from fake_gpu.profile import Profile
-from fake_gpu.units import MIB, format_size
+from fake_gpu.units import MIB, Size, format_size, parse_size
 
 if TYPE_CHECKING:
     from fake_gpu.driver import Driver
@@ -66,6 +66,7 @@ class Gpu:
         "_presence",
         "_reserved",
         "_total",
+        "_unlisted",
         "activity",
         "added_ns",
         "driver",
@@ -108,6 +109,7 @@ class Gpu:
             fan_percent=profile.fan_idle_percent,
         )
         self._total, self._reserved = total, reserved
+        self._unlisted = 0
         self._presence = Presence.PRESENT
         self._changed_ns = added_ns  # when a process last came, went or changed its size
         self._holders: list[Process] = []  # the living, and the dead that have not given everything back
@@ -179,7 +181,7 @@ class Gpu:
         since would count in full beside what was born into its memory.
         """
         now_ns = max(now_ns, self._changed_ns)
-        used = 0
+        used = self._unlisted
         finished = False
         for process in self._holders:
             held = process.held_at(self, now_ns)
@@ -189,6 +191,27 @@ class Gpu:
             self._holders = [p for p in self._holders if p.alive_in_model or p.held_at(self, now_ns) > 0]
         return used
 
+    @property
+    def unlisted(self) -> int:
+        """Bytes in use for which no process is listed; see `hold_unlisted`."""
+        return self._unlisted
+
+    def hold_unlisted(self, size: Size) -> None:
+        """From now on so much is in use for which no process is listed: another container's, the display's.
+
+        Raises InvalidValue where it does not fit.
+        """
+        wanted = parse_size(size)
+        now = self.driver.sync()
+        while True:
+            with self.driver.lock:
+                more = wanted - self._unlisted
+                if more <= 0 or self.has_room(more, now):
+                    self._unlisted = wanted
+                    self.changed(now)
+                    return
+            self.check_room(more, now)  # says what is in the way; another thread may have made room meanwhile
+
     def has_room(self, wanted: int, now_ns: int) -> bool:
         """Whether `wanted` bytes more fit. The caller holds the driver's lock."""
         return wanted <= self._total - self._reserved - self.used_at(now_ns)
@@ -196,6 +219,10 @@ class Gpu:
     def changed(self, now_ns: int) -> None:
         """A process came, went or changed its size. The caller holds the driver's lock."""
         self._changed_ns = max(self._changed_ns, now_ns)
+
+    def delist(self, process: Process) -> None:
+        """A process holds nothing here any more. The caller holds the driver's lock."""
+        self._holders = [other for other in self._holders if other is not process]
 
     def processes_at(self, now_ns: int) -> list[tuple[Process, int]]:
         """The living processes that hold memory here and how many bytes, oldest first. A dead one has left the list."""
@@ -233,6 +260,8 @@ class Gpu:
                 f"{p.describe()}: {format_size(p.held_at(self, now_ns))}{'' if p.alive_in_model else ' not back yet'}"
                 for p in self._holders
             ]
+            if self._unlisted:
+                parts.append(f"no process listed: {format_size(self._unlisted)}")
         raise InvalidValue(
             f"{format_size(wanted)} does not fit on {self!r} now: {format_size(memory.free)} is free; "
             f"{'; '.join(parts)}. A real allocation would fail with an out-of-memory error"

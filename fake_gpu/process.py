@@ -52,6 +52,7 @@ class Process:
         "_died_ns",
         "_held",
         "_name",
+        "_ramps",
         "compute_type",
         "driver",
         "kind",
@@ -87,6 +88,7 @@ class Process:
         self.watched = False
         """Whether the server has been told of its pidfd."""
         self._held = held
+        self._ramps: dict[Gpu, Ramp] = {}  # where one GPU's memory comes back otherwise than `reclaim` says
         self._died_ns: int | None = None
 
     @property
@@ -132,7 +134,7 @@ class Process:
         held = self._held.get(gpu, 0)
         if self._died_ns is None:
             return held
-        return held - self.reclaim.reclaimed(held, now_ns - self._died_ns)
+        return held - self._ramps.get(gpu, self.reclaim).reclaimed(held, now_ns - self._died_ns)
 
     def hold(self, used: Size, gpu: Gpu | None = None) -> None:
         """Holds this much from now on: it allocates or frees. `gpu` may be left out where it is on one only.
@@ -155,6 +157,20 @@ class Process:
                     return
             gpu.check_room(more, now)  # says what is in the way; another thread may have made room meanwhile
         raise DriverStateError(f"{self!r} is dead and cannot allocate")
+
+    def reclaim_on(self, gpu: Gpu, reclaim: Ramp) -> None:
+        """On this GPU its memory will come back by this ramp, not by `reclaim`. One given to `kill` replaces both."""
+        self._ramps[gpu] = checked_ramp(reclaim)
+
+    def leave(self, gpu: Gpu) -> None:
+        """Lets go of a GPU at once: it is no longer listed there. That is no death, even where it was its last.
+
+        For a co-tenant that ends: it is none of those whose memory anybody waits for.
+        """
+        self.driver.sync()
+        with self.driver.lock:
+            self._held.pop(gpu, None)
+            gpu.delist(self)
 
     def _only_gpu(self, gpu: Gpu | None) -> Gpu:
         if gpu is not None:
@@ -189,6 +205,7 @@ class Process:
             raise DriverStateError(f"{asked}(): {self!r} is dead already")
         if reclaim is not None:
             self.reclaim = checked_ramp(reclaim)
+            self._ramps.clear()
         if self.kind == "virtual":
             self.driver.bury(self, now)
             return
@@ -243,6 +260,11 @@ class Process:
         pidfd, self.pidfd = self.pidfd, -1
         if pidfd >= 0:
             os.close(pidfd)
+
+    def describe_reclaim(self) -> str:
+        """How its memory comes back: a ramp, or one for each GPU."""
+        ramps = {gpu: self._ramps.get(gpu, self.reclaim) for gpu in self._held} if self._ramps else {}
+        return ", ".join(f"{ramp!r} on GPU {gpu.uuid[:12]}…" for gpu, ramp in ramps.items()) or repr(self.reclaim)
 
     def describe(self) -> str:
         """'llama-server (pid 4194305)'."""

@@ -101,8 +101,9 @@ class Ramp:
         return cls("points", _times_ns=tuple(times), _shares=tuple(shares))
 
     @classmethod
-    def from_trace(cls, path: str | os.PathLike[str], gpu: str | None = None) -> Ramp:
-        """The ramp of a recorded reclaim trace (see `fake_gpu.trace`); `gpu` is a UUID where the trace holds several.
+    def from_trace(cls, path: str | os.PathLike[str], gpu: str | int | None = None) -> Ramp:
+        """The ramp of a recorded reclaim trace (see `fake_gpu.trace`); `gpu` is a UUID or an index where the trace
+        holds several.
 
         Raises InvalidValue where the file is not a trace, or shows no kill or no memory coming back.
         """

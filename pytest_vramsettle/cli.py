@@ -1,9 +1,10 @@
-"""The command `vramsettle`. What it needs beyond the plugin (typer, rich) comes with pytest-vramsettle[lab]."""
+"""The commands `vramsettle` and `fake-gpu`. What they need (typer, rich) comes with pytest-vramsettle[lab]."""
 
 # Annotations are evaluated here, not kept as texts: typer reads them, and its names are local to a function.
 
 import importlib.util
 import sys
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated
 
 if TYPE_CHECKING:
@@ -16,18 +17,27 @@ _INTERRUPTED = 130
 
 def vramsettle() -> None:
     """The entry point. Exits 2 where an optional package is missing, 130 after Ctrl-C."""
-    _require("typer", "rich")
+    _run("vramsettle", _vramsettle_app)
+
+
+def fake_gpu() -> None:
+    """The entry point. Exits 2 where an optional package is missing, 130 after Ctrl-C."""
+    _run("fake-gpu", _fake_gpu_app)
+
+
+def _run(command: str, app: Callable[[], "typer.Typer"]) -> None:
+    _require(command, "typer", "rich")
     try:
-        _vramsettle_app()()
+        app()()
     except KeyboardInterrupt:
         sys.exit(_INTERRUPTED)
 
 
-def _require(*packages: str) -> None:
+def _require(command: str, *packages: str) -> None:
     missing = [package for package in packages if importlib.util.find_spec(package) is None]
     if missing:
         print(
-            f"vramsettle needs {' and '.join(missing)}: install pytest-vramsettle[lab], "
+            f"{command} needs {' and '.join(missing)}: install pytest-vramsettle[lab], "
             f"that is, run: pip install 'pytest-vramsettle[lab]'",
             file=sys.stderr,
         )
@@ -48,6 +58,23 @@ def _vramsettle_app() -> "typer.Typer":
         """GPU memory that is not back yet: see the race, test it, wait for it."""
 
     app.command()(demo)
+    return app
+
+
+def _fake_gpu_app() -> "typer.Typer":
+    import typer
+
+    from pytest_vramsettle.cli_traces import import_, record
+
+    app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+
+    @app.callback()
+    def common() -> None:
+        """A fake NVIDIA driver: traces of how real ones give memory back."""
+
+    # What follows the first word of CMD is CMD's, whatever it looks like.
+    app.command(context_settings={"allow_interspersed_args": False})(record)
+    app.command("import")(import_)
     return app
 
 

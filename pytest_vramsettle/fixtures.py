@@ -9,6 +9,7 @@ import pytest
 
 if TYPE_CHECKING:
     from fake_gpu import Driver
+    from fake_gpu.trace import ReclaimTrace
     from pytest_vramsettle.clock import VirtualClock
     from pytest_vramsettle.deaths import Follower
     from pytest_vramsettle.kills import KillRecord
@@ -76,3 +77,11 @@ def settle(request: pytest.FixtureRequest, kill_record: KillRecord) -> Settle:
         return wait_for_vram_settle(record, **arguments)
 
     return wait
+
+
+@pytest.fixture
+def reclaim_trace(request: pytest.FixtureRequest) -> ReclaimTrace:
+    """The recorded trace that a test marked `reclaim_traces("traces/*.jsonl")` runs with this time."""
+    from pytest_vramsettle.traces import read
+
+    return read(request)

@@ -6,11 +6,19 @@ from collections.abc import Generator
 
 import pytest
 
-from pytest_vramsettle.fixtures import DRIVER_KEY, _virtual_clock, fake_driver, kill_record, monotonic_clock, settle
+from pytest_vramsettle.fixtures import (
+    DRIVER_KEY,
+    _virtual_clock,
+    fake_driver,
+    kill_record,
+    monotonic_clock,
+    reclaim_trace,
+    settle,
+)
 from pytest_vramsettle.left import summarise
 from pytest_vramsettle.options import MARKERS, add_options, options_of, wants_clock, whole_suite
 
-__all__ = ["_virtual_clock", "fake_driver", "kill_record", "monotonic_clock", "settle"]
+__all__ = ["_virtual_clock", "fake_driver", "kill_record", "monotonic_clock", "reclaim_trace", "settle"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -40,6 +48,19 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "real_gpu: this test needs a real NVIDIA GPU and its driver; without them it is skipped."
     )
+    config.addinivalue_line(
+        "markers",
+        "reclaim_traces(*patterns): run this test once per recorded trace, which the fixture reclaim_trace gives it. "
+        "Patterns such as 'traces/*.jsonl' are relative to the test's file or, where nothing is there, to the rootdir.",
+    )
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Runs tests marked reclaim_traces once per trace."""
+    if metafunc.definition.get_closest_marker("reclaim_traces"):
+        from pytest_vramsettle.traces import parametrize
+
+        parametrize(metafunc)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from fake_gpu import Call, Driver
 
 LAST_CALLS = 20
+LONGEST_RAMP = 160
+"""Characters."""
 
 
 def describe_driver(driver: Driver) -> str:
@@ -24,12 +26,18 @@ def describe_driver(driver: Driver) -> str:
     for process in driver.processes:
         state = "alive" if process.alive_in_model else f"died {(now - (process.died_ns or now)) / 1e9:.3f} s ago"
         held = ", ".join(f"{format_size(size)} on GPU {gpu.uuid[:12]}…" for gpu, size in process.used.items())
-        lines.append(f"  {process.describe()}, {process.kind}, {state}: {held}; {process.reclaim!r}")
+        lines.append(
+            f"  {process.describe()}, {process.kind}, {state}: {held}; {_shortened(process.describe_reclaim())}"
+        )
     calls = driver.calls
     shown = calls[-LAST_CALLS:]
     lines.append(f"  {len(calls)} calls" + (f", the last {len(shown)}:" if len(calls) > len(shown) else ":"))
     lines.extend(f"    {_describe_call(call, now)}" for call in shown)
     return "\n".join(lines)
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= LONGEST_RAMP else f"{text[:LONGEST_RAMP]}…"  # a recorded ramp has thousands of points
 
 
 def _describe_call(call: Call, now_ns: int) -> str:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -123,70 +120,3 @@ def test_a_ramp_is_over_when_it_says_so(ramp: Ramp, held: int) -> None:
         assert ramp == Ramp.never()
     else:
         assert ramp.reclaimed(held, done) == ramp.reclaimed(held, done + 10**15)
-
-
-def write_trace(path: Path, *rows: object, tail: str = "\n") -> Path:
-    path.write_text("\n".join(json.dumps(row) for row in rows) + tail)
-    return path
-
-
-HEADER = {
-    "kind": "header",
-    "format": "vramsettle-trace",
-    "version": 1,
-    "gpus": [{"uuid": "GPU-a", "total": 1000}],
-    "driver": "590.48.01",
-}
-
-
-def sample(t: float, free: int) -> dict[str, object]:
-    return {"kind": "sample", "t": t, "free": {"GPU-a": free}}
-
-
-def test_a_ramp_from_a_trace(tmp_path: Path) -> None:
-    death = {"kind": "event", "t": 10.0, "event": "pid_gone", "pid": 7}
-    path = write_trace(
-        tmp_path / "t.jsonl",
-        HEADER,
-        {"kind": "event", "t": 9.9, "event": "kill_sent"},
-        sample(9.95, 200),
-        death,
-        sample(10.1, 200),
-        sample(10.2, 600),
-        sample(10.3, 500),
-        sample(10.4, 1000),
-    )
-    assert times(Ramp.from_trace(path), 0, 100, 150, 200, 300, 400) == [0, 0, 250, 500, 500, 1000]
-    assert Ramp.from_trace(path, gpu="GPU-a") == Ramp.from_trace(path)
-
-
-@pytest.mark.parametrize(
-    ("rows", "tail", "complaint"),
-    [
-        ([], "", "is empty"),
-        ([sample(0, 1)], "\n", "line 1: the header has to come first"),
-        ([HEADER | {"version": 2}], "\n", "version 1; this is 'vramsettle-trace', version 2"),
-        ([HEADER, {"kind": "sample", "t": 0}], "\n", "line 2: .*missing required field `free`"),
-        ([HEADER, sample(2, 1), sample(1, 1)], "\n", "line 3: time runs back, from 2.0 to 1.0"),
-        ([HEADER, sample(2, 1)], "\n", "nobody dies in it"),
-        ([HEADER, {"kind": "event", "t": 0, "event": "pid_gone"}, sample(2, 1)], "\n", "comes back on 0 GPUs"),
-    ],
-)
-def test_what_is_no_trace_is_refused_by_line(tmp_path: Path, rows: list[object], tail: str, complaint: str) -> None:
-    with pytest.raises(InvalidValue, match=complaint):
-        Ramp.from_trace(write_trace(tmp_path / "t.jsonl", *rows, tail=tail))
-
-
-def test_a_torn_last_line_is_left_out(tmp_path: Path) -> None:
-    death = {"kind": "event", "t": 1.0, "event": "kill_sent"}
-    whole = write_trace(tmp_path / "whole.jsonl", HEADER, sample(0, 0), death, sample(2, 500))
-    torn = write_trace(tmp_path / "torn.jsonl", HEADER, sample(0, 0), death, sample(2, 500), tail='\n{"kind": "sam')
-    assert Ramp.from_trace(torn) == Ramp.from_trace(whole)
-
-
-def test_an_unknown_gpu_and_a_missing_file_are_named(tmp_path: Path) -> None:
-    path = write_trace(tmp_path / "t.jsonl", HEADER)
-    with pytest.raises(InvalidValue, match="cannot be read: No such file"):
-        Ramp.from_trace(tmp_path / "none.jsonl")
-    with pytest.raises(InvalidValue, match="nobody dies"):
-        Ramp.from_trace(path)
