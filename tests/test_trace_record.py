@@ -64,7 +64,9 @@ def check(trace: ReclaimTrace, gpu: Gpu, pid: int) -> None:
     assert (traced.uuid, traced.name, traced.total) == (gpu.uuid, gpu.name, gpu.memory.total)
     assert traced.reserved == gpu.memory.reserved
     assert trace.header.killed == (pid,)
-    assert [event.event for event in trace.events] == ["kill_sent", "pid_gone", "pid_gone_nvml", "settled"]
+    sent, *gone, settled = [event.event for event in trace.events]
+    # Who hears of the death first, NVML or whoever waits for the process, is chance.
+    assert (sent, sorted(gone), settled) == ("kill_sent", ["pid_gone", "pid_gone_nvml"], "settled")
     (story,) = trace.stories
     assert story.held == {pid: 12 * GIB}
     assert all(list(frame.others.values()) == [2 * GIB] and frame.unlisted == 0 for frame in story.frames)
