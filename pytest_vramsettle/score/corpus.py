@@ -142,8 +142,7 @@ def _once(random: Random, cards: Sequence[Card], number: int, *, taking: bool) -
     most = _room(cards[card]) // 3
     amount = random.randint(most // 8, most)
     when = round(random.uniform(-0.5, 5.0) * SECOND)
-    steps = ((-60 * SECOND, 0), (when, amount)) if taking else ((-60 * SECOND, amount), (when, 0))
-    return Tenant(1000 + number, card, *zip(*steps, strict=True))
+    return Tenant(1000 + number, card, (-60 * SECOND, when), (0, amount) if taking else (amount, 0))
 
 
 def _churns(random: Random, cards: Sequence[Card]) -> tuple[Tenant, ...]:

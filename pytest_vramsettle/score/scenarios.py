@@ -66,7 +66,7 @@ class Card:
 
 @dataclass(frozen=True, slots=True)
 class Tenant:
-    """Another process on the card with index `card`: from each instant on it holds so many bytes, and before, the first.
+    """Another process on the card with index `card`: from each instant on it holds so many bytes; before, the first.
 
     One that is not `listed` is a desktop: its memory is used, and no list of compute processes names it.
     """
@@ -86,8 +86,8 @@ class Tenant:
 class Scenario:
     """One reload. `name` is unique in its corpus; `kind` is its class there.
 
-    The baseline is read at `baseline_ns`; the wait begins at `load_ns`. One run of the probe takes `run_ns`. The server's
-    PID leaves the driver's list at `listed_ns`. `blind`: no probe tells who holds what, as in a container.
+    The baseline is read at `baseline_ns`; the wait begins at `load_ns`. One run of the probe takes `run_ns`. The
+    server's PID leaves the driver's list at `listed_ns`. `blind`: no probe tells who holds what, as in a container.
     """
 
     name: str
