@@ -223,6 +223,8 @@ def _two_axes(lanes: int) -> tuple[Figure, tuple[Axes, Axes]]:
 def _save(figure: Figure, path: Path) -> None:
     from matplotlib import pyplot
 
+    if not path.suffix:
+        raise ValueError(f"{str(path)!r} does not say which kind of picture it is: give it a suffix, .svg or .png")
     # A date would make every picture another one.
     metadata: dict[str, Any] | None = {"Date": None} if path.suffix == ".svg" else None
     try:

@@ -196,6 +196,7 @@ class Verified:
     attempt_ns: int | None = 10 * SECOND  # a wedged nvidia-smi is ended and tried again
     wants_only_pending: bool = True
     first_pause_ns: int = 25 * MILLISECOND
+    pause_growth: tuple[int, int] = (3, 2)  # as a fraction, so that pauses stay whole numbers
     still: int = 32 * MIB
     settled_after_ns: int = 300 * MILLISECOND
     margin_share: float = 0.1
@@ -244,7 +245,7 @@ class Verified:
         attempts: list[Sample | ProbeFailure] = [*samples[-1:], *failures[-1:]]
         cost = max(attempts, key=lambda attempt: attempt.offset_ns).cost_ns
         steps = min(len(samples) + len(failures) - 1, 64)
-        grown = self.first_pause_ns * 3**steps // 2**steps
+        grown = self.first_pause_ns * self.pause_growth[0] ** steps // self.pause_growth[1] ** steps
         return Decision(pause_ns=min(situation.interval_ns, max(grown, cost)))
 
     def _against(self, expectation: Expectation, situation: Situation, samples: Sequence[Sample]) -> Outcome | None:

@@ -53,12 +53,15 @@ def score(
     """Policies over scenarios: memory misread, seconds wasted. Exits 1 beyond a limit, 2 for what cannot be asked."""
     from rich.console import Console
 
-    from pytest_vramsettle.score.command import Asked, run_score
+    from pytest_vramsettle.score.command import Asked, UsageError, run_score
     from pytest_vramsettle.score.gate import Limits
 
     def run() -> int:
         asked = Asked(traces or (), policy or (), kind or (), reloads, seed, workers)
-        limits = Limits(max_misread_mib, max_waste, max_given_up, shared)
+        try:
+            limits = Limits(max_misread_mib, max_waste, max_given_up, shared)
+        except ValueError as error:
+            raise UsageError(str(error)) from error
         return run_score(asked, limits, csv, Console(highlight=False))
 
     raise typer.Exit(_told("score", run))

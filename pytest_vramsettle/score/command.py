@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -86,7 +87,7 @@ def run_score(asked: Asked, limits: Limits, csv_path: Path | None, console: Cons
     console.print(legend(board.limit_mib))
     broken = broken_limits(board, limits)
     for line in broken:
-        console.print(line, markup=False, soft_wrap=True)
+        console.print(line, markup=False, emoji=False, soft_wrap=True)
     if limits.asked and not broken:
         console.print("All within the limits.")
     return 1 if broken else 0
@@ -124,6 +125,8 @@ def run_plot(what: str, out: Path, policies: Sequence[str], seed: int) -> None:
     """A picture of a sheet (`score --csv`), of a trace, or of a generated scenario (`linear/3`). Raises UsageError."""
     from pytest_vramsettle.plot import Played, plot_scoreboard, plot_timeline
 
+    if importlib.util.find_spec("matplotlib") is None:
+        raise UsageError("a picture needs matplotlib: run pip install 'pytest-vramsettle[lab]'")
     try:
         if what.endswith(".csv"):
             with Path(what).open(encoding="utf-8", newline="") as file:

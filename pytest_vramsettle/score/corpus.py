@@ -248,10 +248,9 @@ class Corpus:
     given: tuple[Scenario, ...] = ()
 
     def __post_init__(self) -> None:
-        known = {kind.name for kind in KINDS}
         for name in self.kinds:
-            if name not in known:
-                raise ValueError(f"there is no class of scenarios {name!r}; the known ones are {', '.join(known)}")
+            if name not in _BY_NAME:
+                raise ValueError(f"there is no class of scenarios {name!r}; the known ones are {', '.join(_BY_NAME)}")
         if self.generated < 0:
             raise ValueError(f"a corpus cannot have {self.generated} generated scenarios")
         if not len(self):

@@ -117,7 +117,8 @@ def replay(subject: Subject, scenario: Scenario) -> tuple[Reload, tuple[tuple[in
 
 def _sleep_until(clock: VirtualClock, instant_ns: int) -> None:
     while (rest := instant_ns - clock.monotonic_ns()) > 0:
-        clock.sleep(rest / SECOND)
+        # Whole seconds first: years in floating point are off by some nanoseconds.
+        clock.sleep(rest // SECOND if rest > SECOND else rest / SECOND)
 
 
 def _run_policy(subject: PolicySubject, probe: ScriptedProbe) -> _Ended:

@@ -53,14 +53,19 @@ def play_all(corpus: Corpus, policies: Sequence[str]) -> Iterator[Reload]:
 
 
 def score(
-    corpus: Corpus, policies: Sequence[str], *, workers: int | None = None, real_seconds: float = REAL_SECONDS
+    corpus: Corpus,
+    policies: Sequence[str],
+    *,
+    workers: int | None = None,
+    real_seconds: float = REAL_SECONDS,
+    most_stuck: int = MOST_STUCK,
 ) -> Iterator[Reload]:
     """Every scenario under each policy, in that order, played by as many processes as there are processors.
 
     Policies are named as `subject_named` has it; call that before, for its errors. Raises ScoreError where a process
-    dies, or where more than a few reloads got stuck in real time.
+    dies, and where more than `most_stuck` reloads took more than `real_seconds`, in real time.
     """
-    pool = _Pool(corpus, tuple(policies), real_seconds)
+    pool = _Pool(corpus, tuple(policies), real_seconds, most_stuck)
     try:
         yield from pool.run(min(workers or workers_here(), -(-len(corpus) // CHUNK)))
     finally:
@@ -85,10 +90,11 @@ class _Worker:
 
 
 class _Pool:
-    def __init__(self, corpus: Corpus, policies: tuple[str, ...], real_seconds: float) -> None:
+    def __init__(self, corpus: Corpus, policies: tuple[str, ...], real_seconds: float, most_stuck: int) -> None:
         self._corpus = corpus
         self._policies = policies
         self._real_seconds = real_seconds
+        self._most_stuck = most_stuck
         self._context = multiprocessing.get_context("spawn")
         self._workers: list[_Worker] = []
         self._todo = list(range(-(-len(corpus) // CHUNK) - 1, -1, -1))
@@ -151,7 +157,7 @@ class _Pool:
         self._stuck.add(worker.seen)
         if worker.chunk is not None:
             self._todo.append(worker.chunk)
-        if len(self._stuck) > MOST_STUCK:
+        if len(self._stuck) > self._most_stuck:
             raise ScoreError(
                 f"{self._policies[worker.seen[1]]} got stuck in {len(self._stuck)} reloads, the last one "
                 f"{self._corpus[worker.seen[0]].name}, for {self._real_seconds:g} s of real time each: it computes "
