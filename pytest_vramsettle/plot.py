@@ -47,8 +47,14 @@ class Played:
     spans: Spans
 
 
-def plot_scoreboard(board: Scoreboard, path: Path, group: str = "single tenant") -> None:
-    """Misread against time waited, one point a policy. Raises ValueError for a suffix that is no format."""
+def plot_scoreboard(board: Scoreboard, path: Path) -> None:
+    """Misread against time waited, one point a policy, over the single tenant's scenarios where there are any.
+
+    Raises ValueError for an empty board, and for a suffix that is no format.
+    """
+    if not board.groups:
+        raise ValueError("there is no reload to draw: the score is empty")
+    group = "single tenant" if "single tenant" in board.groups else board.groups[0]
     with _styled():
         figure, axes = _axes()
         found = {policy: board.of_group(policy, group) for policy in board.policies}
@@ -149,7 +155,7 @@ def _draw_memory(axes: Axes, scenario: Scenario, begin_ns: int, end_ns: int) -> 
         axes.axvline(back, color=GREY, linewidth=1, linestyle=":")
         axes.text(back, 1.0, " back", transform=axes.get_xaxis_transform(), va="bottom", color=GREY)
     axes.set_ylim(bottom=0)
-    axes.set_ylabel("free (GiB)")
+    axes.set_ylabel("free, each GPU (GiB)")
     axes.grid(color="#dddddd")
 
 

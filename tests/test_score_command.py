@@ -137,6 +137,15 @@ def test_a_trace_as_a_scenario(tmp_path: Path) -> None:
             scenario_of(trace(tmp_path / "w.jsonl", **wrong))
 
 
+def test_a_sheet_without_reloads_is_told(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    sheet = tmp_path / "s.csv"
+    assert Ran(capsys, "score", "-n", 2, "--class", "never", "-p", "vllm", "--workers", 1, "--csv", sheet).status == 0
+    assert Ran(capsys, "plot", sheet, "-o", tmp_path / "s.png").status == 0
+    sheet.write_text(sheet.read_text().splitlines()[0] + "\n")
+    ran = Ran(capsys, "plot", sheet, "-o", tmp_path / "s.png")
+    assert (ran.status, "no reload to draw" in ran.err) == (2, True)
+
+
 def test_without_matplotlib_it_says_what_to_install(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -32,7 +32,7 @@ def score(
     ] = None,
     policy: _Policies = None,
     reloads: Annotated[
-        int | None, typer.Option("--reloads", "-n", help="Generated scenarios; 1700 by default.")
+        int | None, typer.Option("--reloads", "-n", help="Generated scenarios; 100 of each class by default.")
     ] = None,
     kind: Annotated[list[str] | None, typer.Option("--class", help="Only this class of them; repeatable.")] = None,
     seed: _Seed = 1,

@@ -16,7 +16,7 @@ from rich.progress import Progress
 from fake_gpu import FakeGpuError
 from pytest_vramsettle.clock import patches
 from pytest_vramsettle.policies import all_policies
-from pytest_vramsettle.score.corpus import KINDS, Corpus
+from pytest_vramsettle.score.corpus import KINDS, USUAL, Corpus
 from pytest_vramsettle.score.gate import Limits, broken_limits
 from pytest_vramsettle.score.reload import Reload, replay
 from pytest_vramsettle.score.run import score
@@ -46,7 +46,7 @@ class Asked:
 
     def corpus(self) -> Corpus:
         """Traces alone, where traces are given and no number of generated scenarios. Raises UsageError."""
-        reloads = (0 if self.traces else 1700) if self.reloads is None else self.reloads
+        reloads = (0 if self.traces else USUAL) if self.reloads is None else self.reloads
         try:
             given = tuple(scenario_of(path) for path in self.traces)
             return Corpus(reloads, self.seed, tuple(self.kinds) or tuple(kind.name for kind in KINDS), given)

@@ -202,6 +202,9 @@ KINDS: tuple[Kind, ...] = (
 )
 """Every class, in the order of the corpus."""
 
+USUAL = 100 * len(KINDS)
+"""Scenarios in a corpus of which nobody says how large it is to be."""
+
 
 def _cards(random: Random, kind: Kind) -> tuple[Card, ...]:
     count = random.choice([2, 2, 4, 8] if kind.offsets else CARD_COUNTS)
@@ -242,7 +245,7 @@ def scenario(kind: Kind, seed: int, number: int) -> Scenario:
 class Corpus:
     """The first `generated` scenarios of a seed, the classes in turn, and then those that are given. A sequence."""
 
-    generated: int = 1700
+    generated: int = USUAL
     seed: int = 1
     kinds: tuple[str, ...] = tuple(kind.name for kind in KINDS)
     given: tuple[Scenario, ...] = ()

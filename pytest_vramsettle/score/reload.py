@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import threading
 import time
 from dataclasses import dataclass, field
@@ -163,8 +164,6 @@ def _run_function(subject: FunctionSubject, probe: ScriptedProbe) -> _Ended:
 
 
 def _arguments(subject: FunctionSubject, probe: ScriptedProbe) -> dict[str, Any]:
-    import inspect
-
     given: dict[str, Any] = {"probe": probe, "since_kill": probe.death_ns / SECOND}
     for name, value in UPSTREAM_DEFAULTS.items():
         parameter = inspect.signature(subject.function).parameters.get(name)
