@@ -111,8 +111,10 @@ class Scenario:
         nvidia-smi prints MiB, NVML tells bytes.
         """
         free_ns = end_ns - (self.probe_ns(holders) - self.run_ns)
-        unit = MIB if self.run_ns >= SLOW_PROBE_NS else 1
-        return Reading(tuple(self._gpu(index, free_ns, end_ns, holders, unit) for index in range(len(self.cards))))
+        return self._read(free_ns, end_ns, holders, unit=MIB if self.run_ns >= SLOW_PROBE_NS else 1)
+
+    def _read(self, free_ns: int, holders_ns: int, holders: bool, unit: int) -> Reading:
+        return Reading(tuple(self._gpu(index, free_ns, holders_ns, holders, unit) for index in range(len(self.cards))))
 
     def _gpu(self, index: int, free_ns: int, end_ns: int, holders: bool, unit: int) -> GpuReading:
         card = self.cards[index]
@@ -137,8 +139,8 @@ class Scenario:
         return holders
 
     def kill(self, death_ns: int) -> Kill:
-        """What a kill record knows of it: the reading at the baseline, by the same probe."""
-        reading = self.reading(self.baseline_ns, holders=True)
+        """What a kill record knows of it: the reading at the baseline, from NVML, as is usual there."""
+        reading = self._read(self.baseline_ns, self.baseline_ns, holders=True, unit=1)
         free = {gpu.key: gpu.free for gpu in reading.gpus if gpu.free is not None}
         pids = frozenset({SERVER_PID})
         if self.blind:

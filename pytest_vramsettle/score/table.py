@@ -73,8 +73,14 @@ def markdown_by_kind(board: Scoreboard) -> str:
     rows = [("class", *board.policies), ("---", *["---:"] * len(board.policies))]
     for kind in board.kinds:
         figures = [board.of_kind(policy, kind) for policy in board.policies]
-        rows.append((kind, *(f"{one.misread_share:.0%}, {one.waste_mean_s:.1f} s" for one in figures)))
+        rows.append((kind, *(_in_short(one) for one in figures)))
     return _lines(rows)
+
+
+def _in_short(one: Summary) -> str:
+    if not one.wasted:
+        return f"waits {one.elapsed_mean_s:.1f} s"
+    return f"{one.misread_share:.0%}, {one.waste_mean_s:.1f} s"
 
 
 def _lines(rows: list[tuple[str, ...]]) -> str:

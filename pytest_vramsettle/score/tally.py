@@ -74,6 +74,7 @@ class Tally:
             unflagged_worst_mib=percentile(unflagged, 100),
             misread_share=_share(self.over_limit, count),
             unflagged_share=_share(self.over_limit - self.over_and_flagged, count),
+            wasted=len(waste),
             waste_mean_s=_share(sum(waste) / SECOND, len(waste)),
             waste_p50_s=percentile(waste, 50) / SECOND,
             waste_p99_s=percentile(waste, 99) / SECOND,
@@ -96,7 +97,8 @@ class Summary:
 
     A misread is what was missing when the wait returned, whatever it said of it; `unflagged` are those of which it did
     not say that they are not to be trusted. `misread_share` counts those above the tally's limit. Waste is over the
-    reloads that were not misread and whose memory came back at all. `timeouts` and `unverified` are counts.
+    `wasted` reloads, those that were not misread and whose memory came back at all. `timeouts` and `unverified` are
+    counts.
     """
 
     reloads: int
@@ -106,6 +108,7 @@ class Summary:
     unflagged_worst_mib: int
     misread_share: float
     unflagged_share: float
+    wasted: int
     waste_mean_s: float
     waste_p50_s: float
     waste_p99_s: float
