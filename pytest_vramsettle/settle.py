@@ -121,10 +121,10 @@ def wait_for_vram_settle(
             `two-samples`.
         interval: the longest pause between two probes, in seconds; under `two-samples` every pause.
         tolerance_mib: MiB by which readings may differ and still count as still; under `verified`, what may be missing
-            where nothing moves any more.
+            where nothing moves any more, on all GPUs together.
         since_kill: in place of `kills`, `time.monotonic()` at the last kill; None or 0.0 for never.
         probe: a callable that returns `[(index, free_mib), ...]`, or a Probe; nvidia-smi by default, NVML without one.
-        policy: `verified`, `two-samples`, or a Policy of your own.
+        policy: `verified`, `two-samples`, the name of a peer's (see `peers`), or a Policy of your own.
         cancel: set it, from any thread, to end the wait: at once between probes, within 5 ms during one.
 
     What a probe raises ends the wait or is tried again, as the policy says; it is logged and in `failures`, not raised.

@@ -265,7 +265,8 @@ class Refuse:
         if name.partition(".")[0] in "pytest _pytest freezegun fake_gpu msgspec pynvml rich typer".split():
             raise ImportError(f"{name} must not be needed")
 sys.meta_path.insert(0, Refuse())
-import pytest_vramsettle.settle, pytest_vramsettle.kills, pytest_vramsettle.probes, pytest_vramsettle.policies
+import pytest_vramsettle.settle, pytest_vramsettle.kills, pytest_vramsettle.probes
+import pytest_vramsettle.policies, pytest_vramsettle.peers
 standard = set(sys.stdlib_module_names) | {"pytest_vramsettle", "__main__", "sitecustomize", "usercustomize"}
 others = {name.partition(".")[0] for name in sys.modules} - standard
 print(sorted(name for name in others if not name.startswith("_")))

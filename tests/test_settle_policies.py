@@ -127,6 +127,22 @@ class TestVerified:
         samples = [sample(t, reading(24 * GIB - (200 - t // 4) * MIB, {})) for t in range(0, 401, 100)]
         assert outcome(killed(), *samples) is None
 
+    def test_a_small_rest_on_each_of_many_gpus_is_no_small_rest(self) -> None:
+        keys = [f"GPU-{number}" for number in range(8)]
+        held, free = dict.fromkeys(keys, 20 * GIB), dict.fromkeys(keys, 4 * GIB)
+        expectation = Expectation(held, free, {}, frozenset({SERVER}))
+        situation = Situation(expectation=expectation, pids=frozenset({SERVER}), gpus=frozenset(keys))
+
+        def still(short_mib: int, until_ms: int) -> list[Sample]:
+            gpus = [reading(24 * GIB - short_mib * MIB, {}, key) for key in keys]
+            return [sample(ms, *gpus) for ms in range(0, until_ms + 1, 100)]
+
+        assert outcome(situation, *still(200, 1000)) is None
+        assert outcome(situation, *still(200, 5000)) == "stable_unverified"
+        # 8 times 28 are 224, seven eighths of the tolerance.
+        assert outcome(situation, *still(29, 300)) is None
+        assert outcome(situation, *still(28, 300)) == "settled"
+
     def test_a_tenth_missing_and_still_for_5_seconds_is_unverified(self) -> None:
         samples = [sample(t, reading(22 * GIB, {})) for t in range(0, 5001, 250)]
         assert outcome(killed(), *samples[:-1]) is None
