@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -137,16 +139,23 @@ class TestVerified:
             gpus = [reading(24 * GIB - short_mib * MIB, {}, key) for key in keys]
             return [sample(ms, *gpus) for ms in range(0, until_ms + 1, 100)]
 
-        assert outcome(situation, *still(200, 1000)) is None
-        assert outcome(situation, *still(200, 5000)) == "stable_unverified"
-        # 8 times 28 are 224, seven eighths of the tolerance.
+        assert outcome(situation, *still(33, 20_000)) is None
+        # 8 times 32 are the tolerance, 8 times 28 seven eighths of it.
+        assert outcome(situation, *still(32, 4900)) is None
+        assert outcome(situation, *still(32, 5000)) == "stable_unverified"
         assert outcome(situation, *still(29, 300)) is None
         assert outcome(situation, *still(28, 300)) == "settled"
 
-    def test_a_tenth_missing_and_still_for_5_seconds_is_unverified(self) -> None:
+    def test_a_tenth_that_stays_away_is_waited_for(self) -> None:
+        """It may be a tail of pinned host memory, which comes after 16 to 26 s."""
+        samples = [sample(t, reading(22 * GIB, {})) for t in range(0, 29_001, 250)]
+        assert outcome(killed(), *samples) is None
+
+    def test_a_share_that_may_stay_away_is_unverified_once_still_for_5_seconds(self) -> None:
+        policy = replace(Verified(), margin_share=0.1)
         samples = [sample(t, reading(22 * GIB, {})) for t in range(0, 5001, 250)]
-        assert outcome(killed(), *samples[:-1]) is None
-        assert outcome(killed(), *samples) == "stable_unverified"
+        assert policy.decide(killed(), samples[:-1]).outcome is None
+        assert policy.decide(killed(), samples).outcome == "stable_unverified"
 
     def test_every_gpu_counts(self) -> None:
         both = Expectation({GPU: GIB, "GPU-two": GIB}, {GPU: GIB, "GPU-two": GIB}, {}, frozenset({SERVER}))

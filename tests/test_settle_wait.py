@@ -183,11 +183,16 @@ class TestVerified:
         ]
 
     def test_an_expectation_that_is_a_little_too_high(self, clock: SteppedClock) -> None:
-        world = World(clock, linear(0.6), expected=21 * GIB)
+        world = World(clock, linear(0.6), expected=20 * GIB + 240 * MIB)
         result = wait_for_vram_settle(world.kills, probe=world)
-        assert (result.outcome, result.missing_mib) == ("stable_unverified", 1024)
+        assert (result.outcome, result.missing_mib) == ("stable_unverified", 240)
         assert not result
         assert 5.6 <= result.elapsed <= 6.2
+
+    def test_an_expectation_that_is_too_high_costs_the_whole_wait(self, clock: SteppedClock) -> None:
+        world = World(clock, linear(0.6), expected=21 * GIB)
+        result = wait_for_vram_settle(world.kills, probe=world)
+        assert (result.outcome, result.missing_mib, result.elapsed) == ("timed_out", 1024, 30.0)
 
     def test_a_probe_that_wedges(self, clock: SteppedClock) -> None:
         world = World(clock, step(0.0), cost=99.0)
