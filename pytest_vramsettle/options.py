@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
+from pytest_vramsettle._clock_arguments import check_grace, check_seed
+
+if TYPE_CHECKING:
+    from pytest_vramsettle.clock import VirtualClock
+
+# Kept here, where no test that restores sys.modules makes new ones.
+CLOCK_KEY: pytest.StashKey[VirtualClock] = pytest.StashKey()
+AWAY_KEY: pytest.StashKey[contextlib.ExitStack] = pytest.StashKey()
+"""What takes the test's thread back from real time."""
 
 MARKERS = {
     "virtual_clock": "virtual_clock(seed=, wall=, child_grace=): run this test on the virtual monotonic clock, from "
@@ -25,17 +36,12 @@ class ClockOptions:
     child_grace: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.seed is not None and (isinstance(self.seed, bool) or not isinstance(self.seed, int)):
-            raise TypeError(f"seed= takes an int, not {self.seed!r}")
+        check_seed(self.seed)
         if self.wall is not None and not isinstance(self.wall, (str, datetime.date)):
             raise TypeError(f"wall= takes a str, a date or a datetime, not {self.wall!r}")
         if isinstance(self.wall, str):
             _check_time(self.wall)
-        grace = self.child_grace
-        if isinstance(grace, bool) or not isinstance(grace, (int, float)):
-            raise TypeError(f"child_grace= takes a number of seconds, not {grace!r}")
-        if not grace > 0:
-            raise ValueError(f"child_grace= takes a number of seconds above 0, not {grace!r}")
+        check_grace(self.child_grace)
 
 
 def _check_time(text: str) -> None:
@@ -68,10 +74,17 @@ def whole_suite(config: pytest.Config) -> bool:
 
 def wants_clock(item: pytest.Item) -> bool:
     """The marker nearest to the test decides, then the command line and the ini file."""
+    _refuse_arguments(item)
     for marker in item.iter_markers():
         if marker.name in MARKERS:
             return marker.name == "virtual_clock"
     return whole_suite(item.config)
+
+
+def _refuse_arguments(item: pytest.Item) -> None:
+    for marker in item.iter_markers("real_clock"):
+        if marker.args or marker.kwargs:
+            raise pytest.UsageError(f"{item.nodeid}: @pytest.mark.real_clock takes no arguments")
 
 
 def options_of(item: pytest.Item) -> ClockOptions:

@@ -16,18 +16,16 @@ import pytest
 from pytest_vramsettle.clock import VirtualClock
 from pytest_vramsettle.clock.left import left_behind
 from pytest_vramsettle.left import LEFT_KEY, TITLE
-from pytest_vramsettle.options import ClockOptions, options_of
+from pytest_vramsettle.options import AWAY_KEY, CLOCK_KEY, ClockOptions, options_of
 
-CLOCK_KEY = pytest.StashKey[VirtualClock]()
-# What takes the test's thread back from real time.
-AWAY_KEY = pytest.StashKey[contextlib.ExitStack]()
+_NAME = "vramsettle-stretch"
 
 
 def register(config: pytest.Config) -> None:
     """Idempotent."""
-    module = sys.modules[__name__]
-    if not config.pluginmanager.is_registered(module):
-        config.pluginmanager.register(module, "vramsettle-stretch")
+    # By name: after a test that restores sys.modules, as pytester's do, this module is imported once more.
+    if not config.pluginmanager.has_plugin(_NAME):
+        config.pluginmanager.register(sys.modules[__name__], _NAME)
 
 
 def open_clock(options: ClockOptions) -> VirtualClock:

@@ -7,6 +7,7 @@ import signal
 import sys
 import threading
 import traceback
+from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,9 @@ from pytest_vramsettle.clock.waits import ANSWER, PollWaiter, Waiter
 if TYPE_CHECKING:
     from pytest_vramsettle.clock.engine import Engine
 
+# What calls a test.
+_AROUND = ("/_pytest/", "/pluggy/")
+_HERE = str(Path(__file__).parent)
 # Where a thread that was started in real time, while a clock was active, keeps which one.
 STARTED_UNDER = "_vramsettle_started_under"
 
@@ -95,4 +99,10 @@ def _tasks(frame: FrameType | None) -> str:
 
 
 def stack(frame: FrameType | None) -> str:
-    return "".join(traceback.format_stack(frame)).rstrip() if frame is not None else "an unknown place"
+    """From the test on, without what pytest and the clock do around it."""
+    if frame is None:
+        return "an unknown place"
+    frames = traceback.extract_stack(frame)
+    first = max((n + 1 for n, one in enumerate(frames) if any(part in one.filename for part in _AROUND)), default=0)
+    told = [one for one in frames[first:] if not one.filename.startswith(_HERE)]
+    return "".join(traceback.format_list(told or list(frames))).rstrip()

@@ -110,7 +110,7 @@ class Engine(Turns):
         """`park` for a thread that has no life outside the clock: it is ended when the clock is."""
         why = self.park(waiter, deadline)
         if why is CLOSED or (self.closed and waiter.ident != self.main):
-            raise ClockStopped
+            raise ClockStopped("the virtual clock was left while this thread waited on it")
         return why
 
     def _leave(self, waiter: Waiter, places: dict[int, Waiter], outer: Waiter | None) -> None:
@@ -189,6 +189,10 @@ class Engine(Turns):
         """Whether anything would happen if the clock could move."""
         return bool(self._settlers) or self.next_deadline() is not None
 
+    def polls(self) -> bool:
+        """Whether a thread waits in a selector: what it waits for may be there already, whoever has the baton."""
+        return bool(self._polling)
+
     def advance(self) -> None:
         """Let the next thread run, or move the clock until there is one. The mutex is held, but not in callbacks."""
         asked = False
@@ -262,8 +266,8 @@ class Engine(Turns):
     def _jump(self, deadline: int) -> None:
         if deadline > self.now + 1:
             self._spins = 0
+            self.reads = repeat(True, READS)
         self.move_to(deadline)
-        self.reads = repeat(True, READS)
         self._zero_waits = 0
         # One jump, and they are looked at again.
         self._beside_strays = False

@@ -44,9 +44,12 @@ class Lock:
             if self._real.locked() and not self._holder:
                 self._real.release()
             raise
-        if not blocking:
-            return False
         engine = mine()
+        if not blocking:
+            if engine is not None and self._holder in engine.idents:
+                # Who tries again and again gives its turn to the holder, and is counted.
+                engine.instant(0.0)
+            return False
         if engine is not None and timeout != 0 and self._holder in engine.idents:
             return self._wait(engine, timeout)
         if not self._real.acquire(True, timeout):

@@ -27,7 +27,11 @@ _BELONGING = "_vramsettle_belonging"
 
 
 def deadline_after(engine: Engine, timeout: float | None) -> int | None:
-    if timeout is None or timeout >= FOR_EVER:
+    if timeout is None:
+        return None
+    if timeout > threading.TIMEOUT_MAX:
+        raise OverflowError("timeout value is too large")
+    if timeout >= FOR_EVER:
         return None
     return engine.now + nanoseconds(timeout)
 

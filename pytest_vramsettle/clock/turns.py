@@ -85,7 +85,7 @@ class Turns(Timeline, abc.ABC):
         if member.turn is not None:
             self._hold(member.turn)
         if self.closed:
-            raise ClockStopped
+            raise ClockStopped("the virtual clock was left before this thread had its first turn")
 
     def end(self, member: Member) -> None:
         """The member's own thread has nothing more to do."""

@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
+from pytest_vramsettle._clock_arguments import check_grace, check_seed
 from pytest_vramsettle.clock import patches, real
-from pytest_vramsettle.clock.active import slot
+from pytest_vramsettle.clock.active import mine, slot
 from pytest_vramsettle.clock.children import Children
 from pytest_vramsettle.clock.errors import ClockError, ClockStopped
 from pytest_vramsettle.clock.threads import wait_on
-from pytest_vramsettle.clock.waits import ANSWER, CANCELLED, Callback, Member, Waiter, nanoseconds
+from pytest_vramsettle.clock.waits import ANSWER, CANCELLED, FOR_EVER, Callback, Member, Waiter, nanoseconds
 
 # How long, in real seconds, leaving the clock waits for the threads that it ends.
 _ENDING = 0.5
@@ -56,6 +57,8 @@ class VirtualClock:
     is_real_time = False
 
     def __init__(self, *, seed: int | None = None, child_grace: float = 1.0) -> None:
+        check_seed(seed)
+        check_grace(child_grace)
         self._children = Children(child_grace, seed)
         self._engine = self._children.engine
         self._entered = False
@@ -192,22 +195,32 @@ class VirtualClock:
             self._engine.block(Waiter(self._engine, "sleep"), self._engine.now + nanoseconds(seconds))
 
     def advance(self, seconds: float) -> None:
-        """Let `seconds` pass, with every timer on the way and at the very end, then `settle`."""
-        self._require_active()
-        if not (seconds >= 0 and math.isfinite(seconds)):
-            raise ValueError(f"the clock can only be advanced by a duration that is not negative: {seconds!r}")
+        """Let `seconds` pass, with every timer on the way and at the very end, then `settle`.
+
+        Raises TypeError or ValueError for what is no duration below 31 years, and `ClockError` in a thread that does
+        not belong to the clock.
+        """
+        self._require_member("advanced")
+        if not isinstance(seconds, (int, float)):
+            raise TypeError(f"the clock is advanced by a number of seconds, not {seconds!r}")
+        if not 0 <= seconds < FOR_EVER:
+            raise ValueError(f"the clock is advanced by a duration from 0 to {FOR_EVER:.0e} s, not {seconds!r}")
         if seconds:
             self._engine.block(Waiter(self._engine, "advance"), self._engine.now + nanoseconds(seconds))
         self.settle()
 
     def settle(self) -> None:
-        """Let everybody else run until they are blocked, in no virtual time. What is due this instant is done too."""
-        self._require_active()
+        """Let everybody else run until they are blocked, in no virtual time. What is due this instant is done too.
+
+        Raises `ClockError` in a thread that does not belong to the clock.
+        """
+        self._require_member("settled")
         self._engine.settle()
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
         """No jumps inside the block: whoever waits for an instant waits until the block is left."""
+        self._require_active()
         pause = object()
         self._engine.retain(pause)
         try:
@@ -234,6 +247,7 @@ class VirtualClock:
 
         The thread still reads the clock and waits on it, and runs beside whoever has the baton.
         """
+        self._require_active()
         if isinstance(what, threading.Thread):
             self._engine.detach(what)
         else:
@@ -266,6 +280,15 @@ class VirtualClock:
 
     def _since_start(self, deadline: int | None) -> float:
         return math.inf if deadline is None else (deadline - self._engine.start) / 1e9
+
+    def _require_member(self, done: str) -> None:
+        self._require_active()
+        if mine() is not self._engine:
+            raise ClockError(
+                f"the clock cannot be {done} by {threading.current_thread().name}, which does not belong to it: it "
+                "would wait for the thread that may be waiting for it. Do it in a thread of the clock; to sleep on it "
+                "from outside there is clock.sleep()"
+            )
 
     def _require_active(self) -> None:
         if slot.engine is not self._engine:

@@ -96,7 +96,7 @@ class Watchdog:
 
     def _look_at_holder(self, ident: int) -> None:
         engine = self._engine
-        if not (engine.baton.ready or engine.awaits_time()):
+        if not (engine.baton.ready or engine.awaits_time() or engine.polls()):
             return
         if self._suspect is None:
             self._suspect = self.stray(ident)
