@@ -249,8 +249,8 @@ def test_parked_threads_are_ended_quietly(monkeypatch):
             ends.append("cleaned up")
 
     with VirtualClock() as clock:
-        waits = [lambda: time.sleep(1e6), threading.Event().wait, threading.current_thread().join]
-        threads = [threading.Thread(target=park, args=(wait,)) for wait in waits[:2]]
+        waits = [lambda: time.sleep(1e6), threading.Event().wait]
+        threads = [threading.Thread(target=park, args=(wait,)) for wait in waits]
         for thread in threads:
             thread.start()
         clock.settle()
