@@ -268,6 +268,18 @@ def test_an_executor_outlives_the_clock():
     pool.shutdown()
 
 
+def test_leaving_a_clock_does_not_wait_for_the_idle_threads_of_executors():
+    started = time.monotonic()
+    for _ in range(10):
+        with VirtualClock():
+            pool = concurrent.futures.ThreadPoolExecutor(1)
+            pool.submit(int).result()
+        assert pool.submit(int).result(timeout=5) == 0
+        pool.shutdown()
+    # 5 real seconds, if each were given its time to end.
+    assert time.monotonic() - started < 2.5
+
+
 # From 3.12 on, fork warns where other threads live: the test runner's, for one.
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
 def test_a_forked_child_lives_in_real_time(clock):

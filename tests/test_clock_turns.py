@@ -225,6 +225,22 @@ def test_a_detached_thread_does_not_hold_the_clock(clock):
         clock.detach(threading.current_thread())
 
 
+def test_a_thread_is_not_taken_for_a_detached_one_that_has_ended(clock):
+    """The system gives its identity to the next that is started."""
+    for started in range(5):
+        go = threading.Event()
+        detached = threading.Thread(target=go.wait)
+        detached.start()
+        clock.detach(detached)
+        go.set()
+        with clock.real_time():
+            detached.join()
+        sleeper = threading.Thread(target=time.sleep, args=(1,))
+        sleeper.start()
+        sleeper.join()
+        assert clock.elapsed == started + 1
+
+
 def test_threads_that_wait_for_one_child_are_no_deadlock(clock):
     """All but one wait for `Popen._waitpid_lock`, or find the child gone: none is blocked for ever."""
     process = subprocess.Popen(["sleep", "0.05"])
