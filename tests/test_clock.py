@@ -57,6 +57,14 @@ def test_everything_built_on_conditions_times_out_on_the_instant(clock):
     assert clock.elapsed == 88.0
 
 
+def test_waits_that_time_out_leave_nothing_in_their_condition(clock):
+    condition = threading.Condition()
+    with condition:
+        for _ in range(3):
+            assert not condition.wait(1)
+        assert not condition._waiters
+
+
 def test_awkward_timeouts_are_exact_too(clock):
     """`endtime - time()` leaves rests of some 1e-11 s, which must not add a nanosecond each."""
     total = 0

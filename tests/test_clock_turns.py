@@ -146,6 +146,21 @@ def test_a_lock_from_before_the_clock_does_not_hang(clock):
     thread.join()
 
 
+def test_a_thread_that_stays_blocked_costs_its_grace_once():
+    left, right = socket.socketpair()
+    with left, right, VirtualClock(child_grace=0.3) as clock:
+        raw = threading.Thread(target=left.recv, args=(1,))
+        raw.start()
+        started = time.clock_gettime(time.CLOCK_MONOTONIC)
+        for _ in range(20):
+            time.sleep(1)
+        # 6 real seconds, if each jump waited for so long.
+        assert 0.3 <= time.clock_gettime(time.CLOCK_MONOTONIC) - started < 3
+        assert clock.elapsed == 20.0
+        right.send(b"x")
+        raw.join()
+
+
 def test_a_thread_that_spins_does_not_hang(clock):
     done = []
     threading.Thread(target=lambda: (time.sleep(1), done.append(True))).start()
