@@ -16,7 +16,7 @@ import pytest
 from pytest_vramsettle.clock import VirtualClock
 from pytest_vramsettle.clock.left import left_behind
 from pytest_vramsettle.left import LEFT_KEY, TITLE
-from pytest_vramsettle.options import AWAY_KEY, CLOCK_KEY, ClockOptions, options_of
+from pytest_vramsettle.options import AWAY_KEY, CLOCK_KEY, options_of
 
 _NAME = "vramsettle-stretch"
 
@@ -28,20 +28,13 @@ def register(config: pytest.Config) -> None:
         config.pluginmanager.register(sys.modules[__name__], _NAME)
 
 
-def open_clock(options: ClockOptions) -> VirtualClock:
-    arguments: dict[str, Any] = {"child_grace": options.child_grace}
-    if options.seed is not None:
-        arguments["seed"] = options.seed
-    return VirtualClock(**arguments)
-
-
 def stretch(item: pytest.Item) -> Iterator[VirtualClock]:
     """What the fixture does."""
     options = options_of(item)
     stash = item.config.stash
     register(item.config)
     with contextlib.ExitStack() as stack:
-        clock = stack.enter_context(open_clock(options))
+        clock = stack.enter_context(VirtualClock(seed=options.seed, child_grace=options.child_grace))
         if options.wall is not None:
             from pytest_vramsettle.clock.wall import frozen_wall
 

@@ -33,6 +33,7 @@ OWNED = [
     (subprocess.Popen, "_wait"),
     (subprocess.Popen, "communicate"),
     (subprocess.Popen, "send_signal"),
+    (os, "fork"),
     (os, "kill"),
     (os, "killpg"),
     (os, "waitpid"),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
+import os
 import queue
 import selectors
 import socket
@@ -53,6 +55,14 @@ def test_everything_built_on_conditions_times_out_on_the_instant(clock):
     threading.Timer(60, rung.set).start()
     assert rung.wait()
     assert clock.elapsed == 88.0
+
+
+def test_waits_that_time_out_leave_nothing_in_their_condition(clock):
+    condition = threading.Condition()
+    with condition:
+        for _ in range(3):
+            assert not condition.wait(1)
+        assert not condition._waiters
 
 
 def test_awkward_timeouts_are_exact_too(clock):
@@ -161,6 +171,34 @@ def test_selectors(clock, make):
         assert left.recv(9) == b"x"
         assert selector.select(None)
         assert clock.elapsed_ns == 5_005_000_000
+
+
+def test_a_select_for_room_to_write(clock):
+    left, right = socket.socketpair()
+    left.setblocking(False)
+    sent = 0
+    with left, right, selectors.PollSelector() as selector:
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                sent += left.send(bytes(65536))
+        selector.register(left, selectors.EVENT_WRITE)
+        assert selector.select(1) == []
+        threading.Timer(1, right.recv, args=(sent,)).start()
+        assert selector.select(30)
+        assert clock.elapsed == 2.0
+
+
+def test_waits_in_selectors_leave_no_descriptors(clock):
+    left, right = socket.socketpair()
+    with left, right, selectors.PollSelector() as selector:
+        selector.register(left, selectors.EVENT_READ)
+        counts = []
+        for _ in range(5):
+            threading.Timer(1, right.send, args=(b"x",)).start()
+            assert selector.select(30)
+            left.recv(1)
+            counts.append(len(os.listdir("/proc/self/fd")))
+    assert len(set(counts)) == 1
 
 
 def test_a_descriptor_made_ready_from_real_time_ends_a_select(clock):

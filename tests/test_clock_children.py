@@ -377,6 +377,19 @@ def test_a_detached_child_does_not_hold_the_clock(clock):
     assert [line for line in clock.trace if "was detached" in line]
 
 
+def test_a_process_that_is_detached_before_the_clock_knows_it(clock):
+    with clock.real_time():
+        process = subprocess.Popen(["sleep", "1000"])
+    clock.detach(process.pid)
+    started = time.clock_gettime(time.CLOCK_MONOTONIC)
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(timeout=5)
+    assert time.clock_gettime(time.CLOCK_MONOTONIC) - started < 0.9
+    assert clock.elapsed == 5.0
+    process.kill()
+    process.wait()
+
+
 def test_probing_threads_with_a_cancel(clock, driver):
     """Three threads probe, sleep and time out; every instant follows from the delays alone."""
     for _ in range(3):

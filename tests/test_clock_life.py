@@ -249,8 +249,8 @@ def test_parked_threads_are_ended_quietly(monkeypatch):
             ends.append("cleaned up")
 
     with VirtualClock() as clock:
-        waits = [lambda: time.sleep(1e6), threading.Event().wait, threading.current_thread().join]
-        threads = [threading.Thread(target=park, args=(wait,)) for wait in waits[:2]]
+        waits = [lambda: time.sleep(1e6), threading.Event().wait]
+        threads = [threading.Thread(target=park, args=(wait,)) for wait in waits]
         for thread in threads:
             thread.start()
         clock.settle()
@@ -266,6 +266,18 @@ def test_an_executor_outlives_the_clock():
         assert clock.elapsed == 3.0
     assert pool.submit(lambda: "still here").result(timeout=5) == "still here"
     pool.shutdown()
+
+
+def test_leaving_a_clock_does_not_wait_for_the_idle_threads_of_executors():
+    started = time.monotonic()
+    for _ in range(10):
+        with VirtualClock():
+            pool = concurrent.futures.ThreadPoolExecutor(1)
+            pool.submit(int).result()
+        assert pool.submit(int).result(timeout=5) == 0
+        pool.shutdown()
+    # 5 real seconds, if each were given its time to end.
+    assert time.monotonic() - started < 2.5
 
 
 # From 3.12 on, fork warns where other threads live: the test runner's, for one.

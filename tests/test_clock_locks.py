@@ -7,6 +7,7 @@ import copy
 import logging
 import pickle
 import queue
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from collections.abc import Iterator
 import pytest
 
 from pytest_vramsettle.clock import BusyLoop, VirtualClock, VirtualDeadlock, virtual_clock
-from pytest_vramsettle.clock.engine import BUSY
+from pytest_vramsettle.clock.engine import BUSY, READS
 
 
 @pytest.fixture
@@ -190,12 +191,14 @@ def test_waiting_for_what_nobody_does_is_reported_at_once(clock, wait):
     assert clock.elapsed == 1.0
 
 
-def test_a_thread_that_can_wake_others_is_no_deadlock(clock):
+def test_a_thread_that_can_wake_others_is_no_deadlock():
+    """However long it does nothing before."""
     event = threading.Event()
-    with clock.real_time():
-        threading.Timer(0.1, event.set).start()
-    assert event.wait()
-    assert clock.elapsed == 0.0
+    with VirtualClock(child_grace=0.05) as clock:
+        with clock.real_time():
+            threading.Timer(0.3, event.set).start()
+        assert event.wait()
+        assert clock.elapsed == 0.0
 
 
 def test_a_thread_from_before_the_clock_may_wake_others():
@@ -217,6 +220,18 @@ def test_a_thread_from_before_the_clock_that_does_nothing_puts_a_report_off():
         threading.Event().wait()
     go.set()
     thread.join()
+
+
+def test_an_alarm_may_wake_others(clock):
+    event = threading.Event()
+    previous = signal.signal(signal.SIGALRM, lambda *_: event.set())
+    left = signal.setitimer(signal.ITIMER_REAL, 0.1)
+    try:
+        assert event.wait()
+    finally:
+        signal.signal(signal.SIGALRM, previous)
+        signal.setitimer(signal.ITIMER_REAL, *left)
+    assert clock.elapsed == 0.0
 
 
 def test_a_busy_loop_is_an_error_with_its_place(clock):
@@ -241,6 +256,26 @@ def test_a_loop_that_only_looks_at_the_time_is_an_error_with_its_place(clock):
         spin()
     time.sleep(1)
     assert clock.elapsed == 1.0
+
+
+def test_a_timer_makes_no_difference_to_such_a_loop(clock):
+    """There is nobody who could move the clock to it."""
+
+    def spin():
+        while clock.elapsed < 1:
+            time.monotonic()
+
+    clock.call_at(clock.monotonic_ns() + 1_000_000_000, lambda: None)
+    with pytest.raises(BusyLoop, match="looks at the time"):
+        spin()
+
+
+def test_looks_between_waits_are_no_busy_loop(clock):
+    for _ in range(3):
+        for _ in range(READS // 2):
+            time.monotonic()
+        time.sleep(1)
+    assert clock.elapsed == 3.0
 
 
 def test_such_a_loop_goes_on_while_somebody_outside_works(clock):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import selectors
 import socket
 import subprocess
 import sys
@@ -68,13 +69,16 @@ async def ask(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, text: 
 def test_an_answer_on_its_way_wins_over_a_timeout(tcp):
     async def talk() -> list[bytes]:
         reader, writer = await asyncio.open_connection(*tcp)
-        answers = [await ask(reader, writer, text) for text in (b"one", b"two", b"three")]
+        answers = [await ask(reader, writer, text) for text in (b"one", b"two")]
+        # By now it is long since anything came: that something was sent must do.
+        await asyncio.sleep(1)
+        answers.append(await ask(reader, writer, b"three"))
         writer.close()
         return answers
 
     with VirtualClock() as clock:
         assert asyncio.run(talk()) == [b"one\n", b"two\n", b"three\n"]
-        assert clock.elapsed == 0.0
+        assert clock.elapsed == 1.0
 
 
 def test_the_same_over_a_unix_socket(tmp_path):
@@ -82,13 +86,15 @@ def test_the_same_over_a_unix_socket(tmp_path):
 
     async def talk() -> bytes:
         reader, writer = await asyncio.open_unix_connection(path)
+        for _ in range(5):
+            await asyncio.sleep(1)
         answer = await ask(reader, writer, b"one")
         writer.close()
         return answer
 
     with server("AF_UNIX", path), VirtualClock() as clock:
         assert asyncio.run(talk()) == b"one\n"
-        assert clock.elapsed == 0.0
+        assert clock.elapsed == 5.0
 
 
 def test_a_connection_without_traffic_does_not_hold_the_clock(tcp):
@@ -189,7 +195,8 @@ def test_settling_waits_for_what_is_on_its_way(tcp):
 
     async def talk() -> None:
         reader, writer = await asyncio.open_connection(*tcp)
-        answers.append(await ask(reader, writer, b"one"))
+        writer.write(b"one\n")
+        answers.append(await reader.readline())
         writer.close()
 
     with VirtualClock() as clock:
@@ -220,4 +227,17 @@ def test_an_event_loop_that_another_process_may_wake_is_no_deadlock(tcp):
 
     with VirtualClock() as clock:
         assert asyncio.run(talk()) == b"one\n"
+        assert clock.elapsed == 0.0
+
+
+def test_a_pipe_that_another_process_may_write_to_is_no_deadlock():
+    """It is older than the clock, so that the clock knows of no child."""
+    with (
+        subprocess.Popen(["sh", "-c", "sleep 0.3; echo one"], stdout=subprocess.PIPE) as process,
+        VirtualClock() as clock,
+        selectors.PollSelector() as selector,
+    ):
+        assert process.stdout is not None
+        selector.register(process.stdout, selectors.EVENT_READ)
+        assert selector.select(None)
         assert clock.elapsed == 0.0

@@ -146,6 +146,21 @@ def test_a_lock_from_before_the_clock_does_not_hang(clock):
     thread.join()
 
 
+def test_a_thread_that_stays_blocked_costs_its_grace_once():
+    left, right = socket.socketpair()
+    with left, right, VirtualClock(child_grace=0.3) as clock:
+        raw = threading.Thread(target=left.recv, args=(1,))
+        raw.start()
+        started = time.clock_gettime(time.CLOCK_MONOTONIC)
+        for _ in range(20):
+            time.sleep(1)
+        # 6 real seconds, if each jump waited for so long.
+        assert 0.3 <= time.clock_gettime(time.CLOCK_MONOTONIC) - started < 3
+        assert clock.elapsed == 20.0
+        right.send(b"x")
+        raw.join()
+
+
 def test_a_thread_that_spins_does_not_hang(clock):
     done = []
     threading.Thread(target=lambda: (time.sleep(1), done.append(True))).start()
@@ -223,6 +238,22 @@ def test_a_detached_thread_does_not_hold_the_clock(clock):
     assert any("reader was detached" in line for line in clock.trace)
     with pytest.raises(ClockError, match="cannot be detached"):
         clock.detach(threading.current_thread())
+
+
+def test_a_thread_is_not_taken_for_a_detached_one_that_has_ended(clock):
+    """The system gives its identity to the next that is started."""
+    for started in range(5):
+        go = threading.Event()
+        detached = threading.Thread(target=go.wait)
+        detached.start()
+        clock.detach(detached)
+        go.set()
+        with clock.real_time():
+            detached.join()
+        sleeper = threading.Thread(target=time.sleep, args=(1,))
+        sleeper.start()
+        sleeper.join()
+        assert clock.elapsed == started + 1
 
 
 def test_threads_that_wait_for_one_child_are_no_deadlock(clock):

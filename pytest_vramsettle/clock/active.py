@@ -32,3 +32,8 @@ def mine() -> Engine | None:
     if engine is not None and get_ident() in engine.idents:
         return engine
     return None
+
+
+def my_children() -> Children | None:
+    """The child processes of the calling thread's clock, None where it lives in real time."""
+    return None if mine() is None else slot.children

@@ -14,7 +14,7 @@ _BETWEEN = frozenset(module.__file__ for module in (queue, selectors, subprocess
 
 
 def text(what: str) -> str:
-    """Names the place in the calling thread's code that waits."""
+    """Names the place in the calling thread's code where the loop is."""
     frame = sys._getframe(1)
     while frame.f_back is not None and (
         frame.f_code.co_filename in _BETWEEN or frame.f_code.co_filename.startswith(_HERE)

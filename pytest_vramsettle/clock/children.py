@@ -46,7 +46,7 @@ class Children:
         self.grace = grace
         self.watcher = Watcher(self._look, self._period)
         self.engine = Engine(self.watcher.poke, self.watcher.rouse, seed)
-        self.engine.has_children = self._busy
+        self.engine.has_children = self._any
         self._watchdog = Watchdog(self.engine, grace)
         self._looked_at = 0.0
         self._by_pid: dict[int, Child] = {}
@@ -203,7 +203,7 @@ class Children:
 
     # The watcher's thread
 
-    def _busy(self) -> bool:
+    def _any(self) -> bool:
         return bool(self._by_pid)
 
     def _period(self) -> float | None:

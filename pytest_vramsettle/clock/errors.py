@@ -16,7 +16,7 @@ class VirtualDeadlock(BaseException):
 
 
 class BusyLoop(BaseException):
-    """A loop makes waits of no length at one instant of the clock, which cannot go on meanwhile."""
+    """A loop waits for no time, or looks at it, without end: the clock cannot go on meanwhile."""
 
 
 class ClockStopped(BaseException):

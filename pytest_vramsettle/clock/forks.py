@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from pytest_vramsettle.clock import real
-from pytest_vramsettle.clock.active import mine, slot
+from pytest_vramsettle.clock.active import my_children
 from pytest_vramsettle.clock.times import StandIn
 
 
@@ -20,7 +20,7 @@ class Fork(StandIn):
     original: Callable[[], int]
 
     def __call__(self) -> int:
-        children = None if mine() is None else slot.children
+        children = my_children()
         if children is None:
             return self.original()
         with warnings.catch_warnings():
@@ -41,7 +41,7 @@ def process_start(start: Callable[[Any], None]) -> Callable[[Any], None]:
 
     @functools.wraps(start)
     def start_on_the_clock(self: Any) -> None:
-        children = None if mine() is None else slot.children
+        children = my_children()
         if children is None:
             start(self)
             return

@@ -30,9 +30,9 @@ def _read(path: str) -> str:
         return ""
 
 
-def _stat(pid: int) -> list[str]:
+def _stat(of: int | str) -> list[str]:
     # The name, in parentheses, may contain anything; state is the field after it (proc(5)).
-    return _read(f"/proc/{pid}/stat").rpartition(")")[2].split()
+    return _read(f"/proc/{of}/stat").rpartition(")")[2].split()
 
 
 def parent(pid: int) -> int | None:
@@ -72,7 +72,7 @@ def activity(pid: int) -> tuple[bool, int]:
 
 def thread_runs(native: int) -> bool:
     """Whether a thread of this process runs, or would if it got a processor, or waits for a disk."""
-    stat = _read(f"/proc/self/task/{native}/stat").rpartition(")")[2].split()
+    stat = _stat(f"self/task/{native}")
     return bool(stat) and stat[0] in ("R", "D")
 
 

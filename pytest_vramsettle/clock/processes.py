@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from pytest_vramsettle.clock import real
-from pytest_vramsettle.clock.active import mine, slot
+from pytest_vramsettle.clock.active import mine, my_children, slot
 from pytest_vramsettle.clock.child import Child
 from pytest_vramsettle.clock.children import Children
 from pytest_vramsettle.clock.engine import Engine
@@ -20,10 +20,6 @@ from pytest_vramsettle.clock.waits import Waiter
 AnyPopen = Any  # subprocess.Popen of either type of stream, with its private parts
 
 
-def _children() -> Children | None:
-    return None if mine() is None else slot.children
-
-
 def name_of(popen: AnyPopen) -> str:
     args = popen.args
     first = args if isinstance(args, (str, bytes, os.PathLike)) else next(iter(args), "")
@@ -32,7 +28,7 @@ def name_of(popen: AnyPopen) -> str:
 
 @functools.wraps(real.popen_init)
 def popen_init(self: AnyPopen, *args: Any, **kwargs: Any) -> None:
-    children = _children()
+    children = my_children()
     if children is None:
         real.popen_init(self, *args, **kwargs)
         return
@@ -50,7 +46,7 @@ def _its_child(children: Children, popen: AnyPopen) -> Child | None:
 
 @functools.wraps(real.popen_wait)
 def popen_wait(self: AnyPopen, timeout: float | None) -> int:
-    children = _children()
+    children = my_children()
     child = None if children is None or self.returncode is not None else _its_child(children, self)
     if children is None or child is None:
         return int(real.popen_wait(self, timeout))
@@ -138,7 +134,7 @@ class WaitPid(StandIn):
     original: Callable[[int, int], tuple[int, int]]
 
     def __call__(self, pid: int, options: int, /) -> tuple[int, int]:
-        children = _children()
+        children = my_children()
         child = None if children is None or options else children.find(pid)
         if children is not None and child is not None:
             _until_exit(children.engine, child, None)

@@ -42,12 +42,12 @@ def _on_the_clock(real_select: Callable[..., Ready]) -> Callable[..., Ready]:
         if timeout is not None and timeout < HALF_NS:
             # An event loop does so in each of its rounds with work to do: that is no busy loop.
             engine.instant(timeout, counts=False)
-            return ready
+            return []
         waiter = PollWaiter(engine, "select", _fds(self), self._fd_to_key)
         if engine.park(waiter, deadline_after(engine, timeout)) is READY:
             return real_select(self, 0)
-        # The clock was left: a selector may always return early with nothing.
-        return ready
+        # Nothing came in time, or the clock was left: a selector may always return early.
+        return []
 
     return select_on_the_clock
 

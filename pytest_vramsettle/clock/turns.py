@@ -94,7 +94,6 @@ class Turns(Timeline, abc.ABC):
             self.members.discard(member)
             if member.ident is not None:
                 self.detached.discard(member.ident)
-            if member.ident is not None:
                 self.idents.discard(member.ident)
                 self._stops(member.ident)
             for waiter in member.joiners:

@@ -184,6 +184,7 @@ class VirtualClock:
 
     @property
     def elapsed_ns(self) -> int:
+        """The same in nanoseconds, exact."""
         return self._engine.now - self._engine.start
 
     def sleep(self, seconds: float) -> None:

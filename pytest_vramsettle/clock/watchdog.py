@@ -118,8 +118,7 @@ class Watchdog:
     def _pass_on(self, stray: Stray) -> None:
         engine = self._engine
         if engine.baton.ready:
-            does = "is blocked outside of the clock" if self._still >= _BLOCKED else "makes no call to the clock"
-            engine.note(f"unordered: {self._name(stray)} {does}, and others run beside it. It is at\n{_stack(stray)}")
+            self._note(stray, self._still >= _BLOCKED, "and others run beside it")
         engine.strays[stray.ident] = stray
         engine.baton.drop(stray.ident)
         engine.advance()
@@ -140,7 +139,8 @@ class Watchdog:
         for stray in strays:
             if not stray.tolerated:
                 stray.tolerated = True
-                engine.note(self._why(stray, still))
+                goes = "no longer waits for it" if still else "goes on at the pace of real time"
+                self._note(stray, still, f"which {goes}")
         self._since = now
         engine.move_beside_strays()
 
@@ -157,10 +157,9 @@ class Watchdog:
         if real.monotonic() - since >= self._grace and self._engine.tell_deadlock():
             self._engine.advance()
 
-    def _why(self, stray: Stray, still: bool) -> str:
+    def _note(self, stray: Stray, still: bool, goes: str) -> None:
         does = "is blocked outside of the clock" if still else "makes no call to the clock"
-        goes = "which no longer waits for it" if still else "which goes on at the pace of real time"
-        return f"unordered: {self._name(stray)} {does}, {goes}. It is at\n{_stack(stray)}"
+        self._engine.note(f"unordered: {self._name(stray)} {does}, {goes}. It is at\n{_stack(stray)}")
 
     def _name(self, stray: Stray) -> str:
         return next((member.thread.name for member in self._engine.members if member.ident == stray.ident), "?")

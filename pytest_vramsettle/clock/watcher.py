@@ -26,7 +26,6 @@ class Watcher:
         self._mu = _thread.allocate_lock()
         self._epoll: select.epoll | None = None
         self._eventfd = -1
-        self._pid = os.getpid()
 
     def start(self) -> None:
         """Idempotent, and nothing at all once the watcher was stopped."""
