@@ -23,7 +23,7 @@ import socket, sys, threading, time
 def serve(connection):
     with connection, connection.makefile("rwb") as stream:
         for line in stream:
-            time.sleep(0.02)
+            time.sleep(0.005)
             stream.write(line)
             stream.flush()
 
@@ -95,6 +95,24 @@ def test_the_same_over_a_unix_socket(tmp_path):
     with server("AF_UNIX", path), VirtualClock() as clock:
         assert asyncio.run(talk()) == b"one\n"
         assert clock.elapsed == 5.0
+
+
+def test_a_socket_that_was_waited_for_in_vain_is_waited_for_again_once_something_comes(tmp_path):
+    path = str(tmp_path / "socket")
+
+    async def talk() -> bytes:
+        reader, writer = await asyncio.open_unix_connection(path)
+        for _ in range(25):
+            await asyncio.sleep(1)
+        writer.write(b"one\n")
+        await reader.readline()
+        answer = await ask(reader, writer, b"two")
+        writer.close()
+        return answer
+
+    with server("AF_UNIX", path), VirtualClock() as clock:
+        assert asyncio.run(talk()) == b"two\n"
+        assert clock.elapsed == 25.0
 
 
 def test_a_connection_without_traffic_does_not_hold_the_clock(tcp):
@@ -169,7 +187,7 @@ def test_a_server_thread_in_real_time_is_waited_for():
         connection, _ = listening.accept()
         with connection, connection.makefile("rwb") as stream:
             for line in stream:
-                time.sleep(0.02)
+                time.sleep(0.005)
                 stream.write(line)
                 stream.flush()
 

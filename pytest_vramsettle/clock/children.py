@@ -45,7 +45,7 @@ class Children:
     def __init__(self, grace: float, seed: int | None = None) -> None:
         self.grace = grace
         self.watcher = Watcher(self._look, self._period)
-        self.engine = Engine(self.watcher.poke, self.watcher.rouse, seed)
+        self.engine = Engine(self.watcher.poke, self.watcher.rouse, grace, seed)
         self.engine.has_children = self._any
         self._watchdog = Watchdog(self.engine, grace)
         self._looked_at = 0.0

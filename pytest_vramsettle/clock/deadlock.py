@@ -11,6 +11,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
+from pytest_vramsettle.clock import proc
 from pytest_vramsettle.clock.waits import ANSWER, PollWaiter, Waiter
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ def may_be_woken(engine: Engine) -> bool:
 
 def _may_come(engine: Engine, waiter: Waiter) -> bool:
     if isinstance(waiter, PollWaiter):
-        return engine.traffic.may_come(tuple(waiter.registered))
+        return engine.traffic.may_come(tuple(waiter.registered), proc.has_children)
     return waiter.what is ANSWER
 
 

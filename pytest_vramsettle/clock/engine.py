@@ -14,6 +14,7 @@ from itertools import repeat
 
 from pytest_vramsettle.clock import busy, deadlock, real
 from pytest_vramsettle.clock.errors import BusyLoop, ClockError, ClockStopped, VirtualDeadlock
+from pytest_vramsettle.clock.mutex import Mutex
 from pytest_vramsettle.clock.traffic import Traffic
 from pytest_vramsettle.clock.turns import Turns
 from pytest_vramsettle.clock.waits import (
@@ -41,18 +42,22 @@ _REAL_YIELD = 16
 class Engine(Turns):
     """`poke` has another thread move the clock, for callers that may hold locks of their own; `rouse` has it watch."""
 
-    def __init__(self, poke: Callable[[], None], rouse: Callable[[], None], seed: int | None = None) -> None:
+    def __init__(
+        self, poke: Callable[[], None], rouse: Callable[[], None], grace: float, seed: int | None = None
+    ) -> None:
         super().__init__(seed)
         self.poke = poke
         self.rouse = rouse
         self.has_children: Callable[[], bool] = bool
+        # Real seconds for which anybody may keep the clock from moving without doing anything.
+        self.grace = grace
         self.pid = os.getpid()
         # Whether all wait for ever, unless a thread from before the clock wakes one.
         self.doubtful = False
         # Whether something may be on its way from another process.
         self.expecting = False
-        # Real time, until when it certainly may.
-        self._expected_until = 0.0
+        # Real time, until when it certainly may, and since when it is waited for at this instant of the clock.
+        self._expected_until = self._expecting_since = 0.0
         self.traffic = Traffic()
         # What keeps the clock from moving besides a running thread: children at work, pauses.
         self.holders: set[object] = set()
@@ -117,6 +122,7 @@ class Engine(Turns):
         with self.mu:
             if isinstance(waiter, PollWaiter):
                 self._polling.pop(waiter, None)
+                self.expecting = self.expecting and bool(self._polling)
                 waiter.disarm()
             if not waiter.go:
                 self._interrupted(waiter, places)
@@ -228,16 +234,24 @@ class Engine(Turns):
 
     def _expects(self, deadline: int | None) -> bool:
         """Whether something may be on its way that has to come before the clock goes on."""
+        self.expecting = False
         if (deadline is None and not self._settlers) or (deadline is not None and deadline <= self.now):
             return False
-        self.expecting = real.monotonic() < self._expected_until or any(
+        now = real.monotonic()
+        if now >= self._expected_until and not any(
             self.traffic.under_way(tuple(waiter.registered), waiter.since, self._beside_others)
             for waiter in self._polling
             if waiter.belongs
-        )
-        if self.expecting:
-            self.rouse()
-        return self.expecting
+        ):
+            return False
+        if not self._expecting_since:
+            self._expecting_since = now
+        if now - self._expecting_since >= self.grace:
+            self.note(f"something has come for {self.grace} s of real time: it is no longer waited for")
+            return False
+        self.expecting = True
+        self.rouse()
+        return True
 
     def expect_until(self, instant: float) -> None:
         """A thread that waits in a selector is going to hear of something by that real time. The mutex is held."""
@@ -267,6 +281,7 @@ class Engine(Turns):
         if deadline > self.now + 1:
             self._spins = 0
             self.reads = repeat(True, READS)
+        self._expecting_since = 0.0
         self.move_to(deadline)
         self._zero_waits = 0
         # One jump, and they are looked at again.
@@ -277,6 +292,11 @@ class Engine(Turns):
         self._beside_strays = True
         self.advance()
         self._beside_strays = False
+
+    def heard(self, waiter: PollWaiter) -> None:
+        """One of its descriptors is ready. The mutex is held."""
+        self.traffic.came(tuple(waiter.registered))
+        super().heard(waiter)
 
     def _poll(self) -> bool:
         """Whether a thread waits for a descriptor that is ready. The thread itself may be about to say so."""
@@ -306,17 +326,27 @@ class Engine(Turns):
         self._mover = ident
         if guest:
             self.idents.add(ident)
-        self.mu.release()
         try:
+            self.mu.release()
             call()
         except Exception as error:
             # It is no business of the thread that happened to be the last to wait: raised when the clock is left.
             self.failures.append(error)
         finally:
-            self.mu.acquire()
+            # What a signal's handler raises here comes once the mutex is back: the caller is going to release it.
+            interrupt: BaseException | None = None
+            while True:
+                try:
+                    if not self.mu._is_owned():  # type: ignore[attr-defined]  # the stub leaves out what is private
+                        self.mu.acquire()
+                    break
+                except BaseException as error:
+                    interrupt = error
             self._mover = None
             if guest:
                 self.idents.discard(ident)
+            if interrupt is not None:
+                raise interrupt
 
     # Holding
 
@@ -342,3 +372,14 @@ class Engine(Turns):
             ended = [waiter for waiter in self.waiting() if self.fire(waiter, CLOSED) and not waiter.lasting]
             self.baton.free_all()
             return ended
+
+    def forget(self) -> None:
+        """In a forked child: nobody is there to give a turn to, or to let go of the mutex."""
+        self.mu = Mutex()
+        self.closed = True
+        self.idents.clear()
+        self.poke = self.rouse = _nothing
+
+
+def _nothing() -> None:
+    pass

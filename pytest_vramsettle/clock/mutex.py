@@ -14,12 +14,13 @@ if sys.version_info < (3, 14):
 else:
 
     class Mutex:
-        __slots__ = ("_lock", "acquire", "release")
+        __slots__ = ("_is_owned", "_lock", "acquire", "release")
 
         def __init__(self) -> None:
             self._lock = _thread.RLock()
             self.acquire = self._lock.acquire
             self.release = self._lock.release
+            self._is_owned = self._lock._is_owned
 
         def __enter__(self) -> None:
             before = self._lock._recursion_count()

@@ -213,5 +213,11 @@ def restore() -> None:
                 setattr(api, f"real_{function.__name__}", function.original)
 
 
-# A forked child must not run a private copy of the clock: it lives in real time.
-os.register_at_fork(after_in_child=restore)
+def _forget() -> None:
+    """A forked child must not run a private copy of the clock: it lives in real time, and none of its threads exist."""
+    if slot.engine is not None:
+        slot.engine.forget()
+    restore()
+
+
+os.register_at_fork(after_in_child=_forget)

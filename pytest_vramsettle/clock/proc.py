@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
+from typing import Any
 
 # Default action: nothing, or a stop that only SIGCONT ends. The process does not die and runs no code by them.
 _HARMLESS = frozenset(
@@ -61,13 +63,31 @@ def activity(pid: int) -> tuple[bool, int]:
             continue
         runs = runs or stat[0] in ("R", "D")
         ticks += sum(int(field) for field in stat[11:15])
-        try:
-            tasks = os.listdir(f"/proc/{pid}/task")  # names, not paths
-        except OSError:
-            continue
-        for task in tasks:
-            below += [int(child) for child in _read(f"/proc/{pid}/task/{task}/children").split()]
+        below += _children(pid)
     return runs, ticks
+
+
+def _children(pid: int | str) -> list[int]:
+    try:
+        tasks = os.listdir(f"/proc/{pid}/task")  # names, not paths
+    except OSError:
+        return []
+    return [int(child) for task in tasks for child in _read(f"/proc/{pid}/task/{task}/children").split()]
+
+
+def has_children() -> bool:
+    """Whether this process has any, whoever started them: but for multiprocessing's own that serve nobody."""
+    return any(not (pid in _servants() and not _children(pid)) for pid in _children("self"))
+
+
+def _servants() -> set[int | None]:
+    """The resource tracker and the fork server, which live as long as this process."""
+    tracker: Any = sys.modules.get("multiprocessing.resource_tracker")
+    server: Any = sys.modules.get("multiprocessing.forkserver")
+    return {
+        None if tracker is None else getattr(tracker._resource_tracker, "_pid", None),
+        None if server is None else getattr(server._forkserver, "_forkserver_pid", None),
+    }
 
 
 def thread_runs(native: int) -> bool:

@@ -111,7 +111,10 @@ def thread_start(self: threading.Thread) -> None:
         if self.ident is not None:
             engine.enlist(member, self.ident)
         engine.rouse()
-    except Exception:
+    except BaseException as error:
+        # An interrupt takes nothing back of a thread that is there.
+        if member.turn is not None and not isinstance(error, Exception):
+            raise
         _replace_run(self, run)
         del self.__dict__[_BELONGING]
         engine.end(member)

@@ -11,9 +11,9 @@ import os
 import socket
 import stat
 import struct
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 
-from pytest_vramsettle.clock import real
+from pytest_vramsettle.clock import real, sockets
 
 QUIET = 0.05
 """Real seconds without traffic after which nothing more is waited for."""
@@ -27,22 +27,28 @@ _MILLISECONDS = struct.Struct("I")
 # pid, uid and gid of who made the other end (unix(7)); the uid of nobody where there is none.
 _PEER = struct.Struct("=iII")
 _NOBODY = 0xFFFFFFFF
+_INTERNET = (socket.AF_INET, socket.AF_INET6)
 
 
 class _Connection:
-    """A socket that is one end of a connection. `inside`: the other end is in this process."""
+    """A socket that is one end of a connection.
 
-    __slots__ = ("_since", "_vain", "inside", "stream")
+    `inside`: the other end is in this process. `stream`: it is TCP, which tells when something was sent and received.
+    `private`: one of a pair, whose ends no stranger has.
+    """
 
-    def __init__(self, stream: bool, inside: bool) -> None:
+    __slots__ = ("_since", "_vain", "inside", "private", "stream")
+
+    def __init__(self, *, inside: bool, stream: bool = False, private: bool = False) -> None:
         self.inside = inside
-        # TCP tells when something was sent and received.
         self.stream = stream
+        self.private = private
         self._since = 0.0
         self._vain = 0
 
     def is_busy(self, fd: int, since: float, beside_others: Callable[[], bool]) -> bool:
-        if self.inside and not (self.stream and beside_others()):
+        """Raises OSError where the descriptor was closed meanwhile."""
+        if self.inside and (self.private or not beside_others()):
             return False
         waited = real.monotonic() - since
         if self.stream:
@@ -57,7 +63,7 @@ class _Connection:
 
 
 # Its other end may turn out to be anywhere.
-_ON_ITS_WAY = _Connection(stream=True, inside=False)
+_ON_ITS_WAY = _Connection(inside=False, stream=True)
 
 
 class Traffic:
@@ -76,13 +82,22 @@ class Traffic:
         """
         for fd in fds:
             connection = self._connection(fd)
-            if connection is not None and connection.is_busy(fd, since, beside_others):
-                return True
+            with contextlib.suppress(OSError):
+                if connection is not None and connection.is_busy(fd, since, beside_others):
+                    return True
         return False
 
-    def may_come(self, fds: Iterable[int]) -> bool:
-        """Whether anybody outside of this process might ever bring something on one of these."""
-        return any((connection := self._connection(fd)) is None or not connection.inside for fd in fds)
+    def may_come(self, fds: Iterable[int], beside_strangers: Callable[[], bool]) -> bool:
+        """Whether anybody outside of this process might ever bring something on one of these.
+
+        `beside_strangers`: whether this process has children that the clock does not know: one of a pair may be theirs.
+        """
+        return any(
+            (connection := self._connection(fd)) is None
+            or not connection.inside
+            or (connection.private and beside_strangers())
+            for fd in fds
+        )
 
     def came(self, fds: Iterable[int]) -> None:
         """Something was ready."""
@@ -92,65 +107,56 @@ class Traffic:
                 connection.came()
 
     def _connection(self, fd: int) -> _Connection | None:
-        """None for what is no connection: a pipe, a server's socket."""
+        """None for what is no connection: a pipe, a server's socket, a descriptor that was closed meanwhile."""
         try:
             status = os.fstat(fd)
+            if not stat.S_ISSOCK(status.st_mode):
+                return None
             if status.st_ino not in self._known:
-                found = _look_at(fd) if stat.S_ISSOCK(status.st_mode) else None
+                found = _look_at(fd)
                 if found is None or found is _ON_ITS_WAY:
                     return found
                 self._known[status.st_ino] = found
-                self._mute = self._mute or not (found.stream or found.inside)
+                self._mute = self._mute or not (found.stream or found.private)
             return self._known[status.st_ino]
         except OSError:
-            # It was closed meanwhile.
             return None
 
 
 def _look_at(fd: int) -> _Connection | None:
-    with _borrowed(fd) as one:
-        if one.family == socket.AF_UNIX:
-            pid, uid, _ = _PEER.unpack(one.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))
-            return None if uid == _NOBODY else _Connection(False, pid == os.getpid())
-        if one.family not in (socket.AF_INET, socket.AF_INET6) or one.getsockopt(
-            socket.SOL_SOCKET, socket.SO_ACCEPTCONN
-        ):
-            return None
-        stream = one.type == socket.SOCK_STREAM
-        try:
-            host, port = one.getpeername()[:2]
-        except OSError:
-            # It is not connected yet, or answers anybody.
-            return _ON_ITS_WAY if stream else None
-        return _Connection(stream, host == one.getsockname()[0] and port in _own_ports(but=fd))
+    family = sockets.number(fd, socket.SO_DOMAIN)
+    if family == socket.AF_UNIX:
+        pid, uid, _ = _PEER.unpack(sockets.option(fd, socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))
+        named = sockets.is_named(sockets.name(fd)) or sockets.is_named(sockets.peer(fd))
+        return None if uid == _NOBODY else _Connection(inside=pid == os.getpid(), private=not named)
+    if family not in _INTERNET or sockets.number(fd, socket.SO_ACCEPTCONN):
+        return None
+    kind = sockets.number(fd, socket.SO_TYPE)
+    stream = kind == socket.SOCK_STREAM
+    try:
+        address = sockets.peer(fd)
+    except OSError:
+        # It is not connected yet, or answers anybody.
+        return _ON_ITS_WAY if stream else None
+    here = sockets.host(address) == sockets.host(sockets.name(fd))
+    return _Connection(inside=here and sockets.port(address) in _own_ports(kind, but=fd), stream=stream)
 
 
-def _own_ports(but: int) -> set[int]:
-    """The ports of this process's other sockets, those of servers among them."""
+def _own_ports(kind: int, but: int) -> set[int]:
+    """The ports of this process's other sockets of a kind, those of servers among them."""
     found = set()
-    for name in os.listdir("/proc/self/fd"):
+    for number in map(int, os.listdir("/proc/self/fd")):
         with contextlib.suppress(OSError):
-            if int(name) != but and stat.S_ISSOCK(os.fstat(int(name)).st_mode):
-                with _borrowed(int(name)) as one:
-                    if one.family in (socket.AF_INET, socket.AF_INET6):
-                        found.add(one.getsockname()[1])
+            if number != but and stat.S_ISSOCK(os.fstat(number).st_mode):
+                address = sockets.name(number)
+                if sockets.family(address) in _INTERNET and sockets.number(number, socket.SO_TYPE) == kind:
+                    found.add(sockets.port(address))
     return found
 
 
 def _still_for(fd: int, waited: float) -> float:
-    """Seconds since the last traffic of a TCP socket, as the kernel tells."""
-    with _borrowed(fd) as one:
-        info = one.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _RECEIVED + _MILLISECONDS.size)
+    """Seconds since the last traffic of a TCP socket, as the kernel tells. Raises OSError."""
+    info = sockets.option(fd, socket.IPPROTO_TCP, socket.TCP_INFO, _RECEIVED + _MILLISECONDS.size)
     if info[0] == _CONNECTING:
         return waited
     return float(min(_MILLISECONDS.unpack_from(info, place)[0] for place in (_SENT, _RECEIVED))) / 1000
-
-
-@contextlib.contextmanager
-def _borrowed(fd: int) -> Iterator[socket.socket]:
-    """A socket object for a descriptor that belongs to another one."""
-    one = socket.socket(fileno=fd)
-    try:
-        yield one
-    finally:
-        one.detach()

@@ -80,11 +80,11 @@ class Turns(Timeline, abc.ABC):
         ident = _thread.get_ident()
         self.enlist(member, ident)
         with self.mu:
-            if not self.closed:
+            if not (self.closed or member.done):
                 self.idents.add(ident)
         if member.turn is not None:
             self._hold(member.turn)
-        if self.closed:
+        if self.closed or member.done:
             raise ClockStopped("the virtual clock was left before this thread had its first turn")
 
     def end(self, member: Member) -> None:
@@ -184,8 +184,12 @@ class Turns(Timeline, abc.ABC):
             self.baton.free_all()
         self._go_on()
 
-    def _hold(self, turn: Waiter) -> None:
+    def _hold(self, turn: Waiter, queue: bool = False) -> None:
         try:
+            if queue:
+                with self.mu:
+                    self._stops(turn.ident)
+                    self._queue(turn)
             turn.hold()
         finally:
             if not turn.go:
@@ -200,9 +204,7 @@ class Turns(Timeline, abc.ABC):
             if waits or turn.ident in self.detached:
                 # A signal handler in the middle of a wait: it runs whenever it has to.
                 return
-            self._stops(turn.ident)
-            self._queue(turn)
-        self._hold(turn)
+        self._hold(turn, queue=True)
 
     def _interrupted(self, waiter: Waiter, places: dict[int, Waiter]) -> None:
         """An exception came out of the wait itself. The thread runs, whoever has the baton. The mutex is held."""
@@ -223,9 +225,9 @@ class Turns(Timeline, abc.ABC):
         """The calling thread lives in real time inside the block, and keeps the baton: it waits for no other thread."""
         ident = _thread.get_ident()
         belongs = ident in self.idents
-        self.idents.discard(ident)
-        self.patient = True
         try:
+            self.idents.discard(ident)
+            self.patient = True
             yield
         finally:
             self.patient = False
@@ -240,8 +242,8 @@ class Turns(Timeline, abc.ABC):
         """
         ident = _thread.get_ident()
         belongs = ident in self.idents
-        self.idents.discard(ident)
         try:
+            self.idents.discard(ident)
             if belongs:
                 with self.mu:
                     self.baton.drop(ident)

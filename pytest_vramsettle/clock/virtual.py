@@ -90,10 +90,12 @@ class VirtualClock:
         try:
             self._last_turns()
         finally:
-            patches.restore()
-            members = list(engine.members)
-            ended = {waiter.ident for waiter in engine.close()}
-            self._children.close()
+            try:
+                patches.restore()
+            finally:
+                members = list(engine.members)
+                ended = {waiter.ident for waiter in engine.close()}
+                self._children.close()
         limit = real.monotonic() + _ENDING
         for member in members:
             if member.ident in ended:
@@ -223,11 +225,13 @@ class VirtualClock:
         """No jumps inside the block: whoever waits for an instant waits until the block is left."""
         self._require_active()
         pause = object()
-        self._engine.retain(pause)
         try:
+            self._engine.retain(pause)
             yield
         finally:
-            self._engine.let_go(pause)
+            # First of all, and in one step: an interrupt in `let_go` would leave the clock held for ever.
+            self._engine.holders.discard(pause)
+            self._engine.reconsider()
 
     @contextlib.contextmanager
     def real_time(self) -> Iterator[None]:
