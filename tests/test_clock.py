@@ -33,6 +33,20 @@ def test_a_sleep_moves_the_clock_by_exactly_that(clock):
     assert time.clock_gettime_ns(time.CLOCK_MONOTONIC) - before < 5_000_000_000
 
 
+def test_whoever_slept_a_second_finds_that_a_second_has_passed():
+    """Rounded sums would tell 0.09999999999990905, for one start in two."""
+    for _ in range(200):
+        with VirtualClock():
+            started = time.monotonic()
+            for seconds in (0.1, 0.25, 3600, 1e-6, 0.3):
+                before = time.monotonic()
+                time.sleep(seconds)
+                assert time.monotonic() - before >= seconds
+            assert time.monotonic() - started >= 3600.650001
+            # By some roundings only.
+            assert abs(time.monotonic() - time.monotonic_ns() / 1e9) < 1e-9
+
+
 def test_everything_built_on_conditions_times_out_on_the_instant(clock):
     assert not threading.Event().wait(5)
     assert clock.elapsed == 5.0

@@ -170,7 +170,7 @@ class Engine(Turns):
                 return
             seconds = 0.0
         crept = math.nextafter(self.seconds + seconds, math.inf)
-        if crept - self.now / 1e9 < 1e-9:
+        if crept - self.landed < 1e-9:
             self.seconds = crept
             return
         with self.mu:

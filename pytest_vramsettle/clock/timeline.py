@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import math
 
 from pytest_vramsettle.clock import real
 from pytest_vramsettle.clock.waits import Due
 
-# How far, in seconds, the float clock may be from the integer's after a jump.
-_APART = 0.4e-9
+# How far, in seconds, the float clock may be from the integer's after a jump: some hundred thousand roundings.
+_APART = 0.4e-6
 
 
 class Timeline:
@@ -17,8 +18,10 @@ class Timeline:
 
     def __init__(self) -> None:
         self.now = self.start = 0
-        # The clock as a float, less than a nanosecond from `now`: waits that are shorter than that move only this.
+        # The clock as a float. Waits that are shorter than a nanosecond move only this.
         self.seconds = 0.0
+        # What it was after the last jump.
+        self.landed = 0.0
         self.notes: list[str] = []
         self._heap: list[tuple[int, int, Due]] = []
         self._compact_at = 256
@@ -26,12 +29,16 @@ class Timeline:
 
     def begin_now(self) -> None:
         self.now = self.start = real.monotonic_ns()
-        self.seconds = self.now / 1e9
+        self.seconds = self.landed = self.now / 1e9
 
     def move_to(self, instant: int) -> None:
-        # As the code under test adds: where it waits for `end - time()`, the rest is then 0, not the rounding of a sum.
-        seconds, exact = self.seconds + (instant - self.now) / 1e9, instant / 1e9
-        self.seconds = seconds if abs(seconds - exact) < _APART else exact
+        # As the code under test adds, so that no rest of `end - time()` is left by rounding; and rounded up, because
+        # whoever slept for a second asks whether `time() - start >= 1`.
+        jump, exact = (instant - self.now) / 1e9, instant / 1e9
+        seconds = self.seconds + jump
+        if seconds - self.seconds < jump:
+            seconds = math.nextafter(seconds, math.inf)
+        self.seconds = self.landed = seconds if abs(seconds - exact) < _APART else exact
         self.now = instant
 
     def push(self, deadline: int, item: Due) -> None:
