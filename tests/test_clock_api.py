@@ -40,6 +40,50 @@ def test_the_clock_does_not_go_back(clock, seconds):
     assert clock.elapsed == 0.0
 
 
+@pytest.mark.parametrize(
+    "use", [lambda clock: clock.advance(1), lambda clock: clock.settle()], ids=["advance", "settle"]
+)
+def test_a_thread_of_somebody_elses_cannot_move_the_clock(clock, use):
+    """The thread that waits for it would be what it waits for."""
+    errors: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            use(clock)
+        except ClockError as error:
+            errors.append(error)
+
+    with clock.real_time():
+        outsider = threading.Thread(target=work, name="outsider")
+        outsider.start()
+        outsider.join()
+    assert "by outsider, which does not belong to it" in str(errors[0])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        ({"child_grace": "x"}, TypeError),
+        ({"child_grace": None}, TypeError),
+        ({"child_grace": float("nan")}, ValueError),
+        ({"child_grace": -1}, ValueError),
+        ({"seed": "a"}, TypeError),
+        ({"seed": 1.5}, TypeError),
+    ],
+)
+def test_what_a_clock_cannot_be_made_with(arguments, error):
+    with pytest.raises(error, match=next(iter(arguments))):
+        VirtualClock(**arguments)
+
+
+def test_a_clock_that_was_left_is_of_no_more_use():
+    with VirtualClock() as clock:
+        pass
+    for use in (lambda: clock.advance(1), clock.settle, lambda: clock.detach(1), lambda: clock.paused().__enter__()):
+        with pytest.raises(ClockError, match="is not active"):
+            use()
+
+
 def test_settle_lets_everybody_run_and_no_time_pass(clock):
     steps = []
 

@@ -278,6 +278,49 @@ def test_looks_between_waits_are_no_busy_loop(clock):
     assert clock.elapsed == 3.0
 
 
+def test_a_loop_that_tries_a_lock_without_end_lets_its_holder_run(clock):
+    lock, held = threading.Lock(), threading.Event()
+
+    def hold():
+        with lock:
+            held.set()
+            for _ in range(5):
+                time.sleep(0)
+
+    threading.Thread(target=hold).start()
+    held.wait()
+    tries = 0
+    while not lock.acquire(blocking=False):
+        tries += 1
+    assert 0 < tries < 10
+    assert clock.elapsed == 0.0
+
+
+def test_a_loop_that_tries_a_lock_of_its_own_is_an_error(clock):
+    lock = threading.Lock()
+    lock.acquire()
+
+    def spin():
+        while not lock.acquire(blocking=False):
+            pass
+
+    with pytest.raises(BusyLoop, match=r"busy loop: .*test_clock_locks.py:\d+ in spin by MainThread"):
+        spin()
+
+
+def test_an_event_loop_that_waits_for_time_in_rounds_is_an_error(clock):
+    async def spin():
+        end = time.monotonic() + 1
+        while time.monotonic() < end:
+            await asyncio.sleep(0)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pytest_vramsettle.clock.engine.READS", 50_000)
+        time.sleep(1)  # from here on
+        with pytest.raises(BusyLoop, match="looks at the time"):
+            asyncio.run(spin())
+
+
 def test_such_a_loop_goes_on_while_somebody_outside_works(clock):
     done = []
     with clock.real_time():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import selectors
 import socket
 import subprocess
@@ -206,6 +207,83 @@ def test_a_server_thread_in_real_time_is_waited_for():
         assert clock.elapsed == 0.0
     thread.join()
     listening.close()
+
+
+def test_a_server_thread_in_real_time_on_a_unix_socket_is_waited_for(tmp_path):
+    listening = socket.socket(socket.AF_UNIX)
+    listening.bind(str(tmp_path / "socket"))
+    listening.listen()
+
+    def serve() -> None:
+        connection, _ = listening.accept()
+        with connection:
+            connection.recv(100)
+            time.sleep(0.005)
+            connection.sendall(b"one\n")
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+
+    async def talk() -> bytes:
+        reader, writer = await asyncio.open_unix_connection(str(tmp_path / "socket"))
+        answer = await ask(reader, writer, b"one")
+        writer.close()
+        return answer
+
+    with VirtualClock() as clock:
+        assert asyncio.run(talk()) == b"one\n"
+        assert clock.elapsed == 0.0
+    thread.join()
+    listening.close()
+
+
+CHATTY = """
+import socket, time
+listening = socket.create_server(("127.0.0.1", 0))
+print(listening.getsockname()[1], flush=True)
+connection, _ = listening.accept()
+while True:
+    connection.sendall(b".")
+    time.sleep(0.01)
+"""
+
+
+def test_who_sends_without_end_does_not_stop_the_clock_for_good():
+    async def sleep(port: int) -> None:
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+        await asyncio.sleep(5)
+        writer.close()
+
+    with subprocess.Popen([sys.executable, "-S", "-c", CHATTY], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        port = int(process.stdout.readline())
+        with VirtualClock(child_grace=0.2) as clock:
+            asyncio.run(sleep(port))
+            assert clock.elapsed == 5.0
+            assert any("no longer waited for" in line for line in clock.trace)
+        process.kill()
+
+
+def test_a_default_timeout_of_sockets_is_nobodys_business(tcp):
+    """Whoever looks at a socket through a socket object makes it non-blocking while there is one."""
+    ours, theirs = socket.socketpair()
+    socket.setdefaulttimeout(30)
+
+    async def talk() -> bytes:
+        reader, writer = await asyncio.open_connection(*tcp)
+        answer = await ask(reader, writer, b"one")
+        writer.close()
+        return answer
+
+    try:
+        with VirtualClock():
+            assert asyncio.run(talk()) == b"one\n"
+    finally:
+        socket.setdefaulttimeout(None)
+    assert os.get_blocking(ours.fileno())
+    assert os.get_blocking(theirs.fileno())
+    ours.close()
+    theirs.close()
 
 
 def test_settling_waits_for_what_is_on_its_way(tcp):

@@ -133,6 +133,22 @@ def test_a_socket_that_another_thread_serves_does_not_hang(clock):
     assert "left.recv" in first or "test_a_socket_that_another_thread_serves" in first
 
 
+def test_a_selector_is_woken_by_who_blocks_outside_right_after(clock):
+    """Its thread notices while the other has the baton, which that one never hands on by itself."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    for _ in range(3):
+        time.sleep(0.01)
+        MADE_BEFORE.acquire()
+        loop.call_soon_threadsafe(MADE_BEFORE.release)
+        assert MADE_BEFORE.acquire(timeout=20)
+        MADE_BEFORE.release()
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join()
+    loop.close()
+
+
 def test_a_lock_from_before_the_clock_does_not_hang(clock):
     def load():
         with MADE_BEFORE:

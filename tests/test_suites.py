@@ -293,6 +293,29 @@ def test_workers_report_what_is_left_behind(pytester: pytest.Pytester) -> None:
     result.stdout.fnmatch_lines(["*= left behind at teardown =*", "*test_it: thread sleeper, *"])
 
 
+def test_pytester_tests_that_use_the_clock_one_after_the_other(pytester: pytest.Pytester) -> None:
+    """Each of them takes the modules away that it has seen imported."""
+    code = """
+pytest_plugins = "pytester"
+
+@pytest.mark.parametrize("number", range(3))
+def test_it(pytester, request, number):
+    clock = request.getfixturevalue("monotonic_clock")
+    time.sleep(10)
+    assert clock.elapsed == 10
+    threading.Thread(target=time.sleep, args=(5000,), name="left", daemon=True).start()
+    clock.settle()
+"""
+    result = run(pytester, code)
+    result.assert_outcomes(passed=3)
+    result.stdout.fnmatch_lines(["*test_it[[]2]: daemon thread left, *"])
+
+
+def test_real_clock_takes_nothing(pytester: pytest.Pytester) -> None:
+    result = run(pytester, "@pytest.mark.real_clock(1)\ndef test_it(): pass\n")
+    assert "@pytest.mark.real_clock takes no arguments" in result.stdout.str() + result.stderr.str()
+
+
 def test_an_interrupt_inside_a_wait_leaves_nothing(pytester: pytest.Pytester) -> None:
     code = """
 import os, signal
