@@ -247,7 +247,7 @@ import sys
 def test_it():
     assert "pytest_vramsettle.plugin" in sys.modules
     ours = {name for name in sys.modules if name.startswith(("fake_gpu", "pytest_vramsettle"))}
-    used = {"plugin", "fixtures", "left", "options"}
+    used = {"plugin", "fixtures", "left", "options", "_clock_arguments"}
     assert ours == {"pytest_vramsettle", *(f"pytest_vramsettle.{name}" for name in used)}
     assert not {"msgspec", "pynvml", "freezegun", "rich", "typer"} & set(sys.modules)
 """,

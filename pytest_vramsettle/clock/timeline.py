@@ -9,8 +9,8 @@ import math
 from pytest_vramsettle.clock import real
 from pytest_vramsettle.clock.waits import Due
 
-# How far, in seconds, the float clock may be from the integer's after a jump: some hundred thousand roundings.
-_APART = 0.4e-6
+# How far, in seconds, the float clock may be from the integer's after a jump: what is less rounds away in a duration.
+_APART = 0.4e-9
 
 
 class Timeline:
@@ -32,13 +32,14 @@ class Timeline:
         self.seconds = self.landed = self.now / 1e9
 
     def move_to(self, instant: int) -> None:
-        # As the code under test adds, so that no rest of `end - time()` is left by rounding; and rounded up, because
-        # whoever slept for a second asks whether `time() - start >= 1`.
+        # As the code under test adds, so that no rest of `end - time()` is left by rounding; and rounded up as far as
+        # that goes, because whoever slept for a second asks whether `time() - start >= 1`.
         jump, exact = (instant - self.now) / 1e9, instant / 1e9
-        seconds = self.seconds + jump
-        if seconds - self.seconds < jump:
+        seconds = self.landed + jump
+        if seconds - self.landed < jump:
             seconds = math.nextafter(seconds, math.inf)
-        self.seconds = self.landed = seconds if abs(seconds - exact) < _APART else exact
+        # Never back: waits below a nanosecond may have moved it on.
+        self.seconds = self.landed = max(self.seconds, seconds if abs(seconds - exact) < _APART else exact)
         self.now = instant
 
     def push(self, deadline: int, item: Due) -> None:
