@@ -451,7 +451,9 @@ def test_an_interrupt_while_a_child_runs(clock):
     """Ctrl-C in `communicate`: the child, which goes on for ever, has 0.25 real seconds to end by it too."""
     with clock.real_time():
         threading.Timer(0.1, signal.pthread_kill, args=(threading.get_ident(), signal.SIGINT)).start()
-    process = subprocess.Popen([*PYTHON, "while True: pass"], stdout=subprocess.PIPE)
+    process = subprocess.Popen(
+        [*PYTHON, "import time; end = time.time() + 30\nwhile time.time() < end: pass"], stdout=subprocess.PIPE
+    )
     with pytest.raises(KeyboardInterrupt):
         process.communicate(timeout=5)
     assert clock.elapsed == 0.0
