@@ -1,6 +1,7 @@
 /* nvidia-smi: tells the driver how it was run, then does what the driver says until it is told to exit. */
 #define _GNU_SOURCE
 #include <limits.h>
+#include <poll.h>
 #include <signal.h>
 #include <sys/auxv.h>
 
@@ -61,8 +62,9 @@ static void leave_grandchild(int fd)
     if (fork() != 0)
         return;
     setsid();
-    char byte;
-    while (recv(fd, &byte, 1, 0) > 0)
+    /* It must not read: the next order is its parent's. */
+    struct pollfd closed = {.fd = fd, .events = POLLRDHUP};
+    while (poll(&closed, 1, -1) < 0 && errno == EINTR)
         continue;
     _exit(0);
 }
