@@ -1,0 +1,281 @@
+"""What need not be looked at: which units matter to a contract, and which nodes of a unit do.
+
+A unit matters when its text mentions one of the contract's names, or the name of a unit that matters. Inside a unit a
+node is *hot* when something below it does. What is cold is summed up: it may raise, leave, and assign.
+"""
+
+from __future__ import annotations
+
+import ast
+import queue
+import socket
+import subprocess
+import threading
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from pytest_vramsettle.contracts.source import BODY, Function, Module, Unit, dotted
+from pytest_vramsettle.contracts.values import own_nodes
+
+_COMMON_TYPES = (dict, list, set, str, bytes, tuple, threading.Thread, threading.Event, subprocess.Popen, queue.Queue)
+COMMON = frozenset(
+    name for kind in (*_COMMON_TYPES, socket.socket) for name in dir(kind) if not name.startswith("_")
+) | {"run", "open", "read", "write", "seek", "flush", "acquire", "release", "submit", "result", "shutdown", "stop"}
+"""Methods that objects of everyday types have: on an unknown object they are taken to be those."""
+
+IMPLICIT = frozenset(
+    {"__init__", "__enter__", "__exit__", "__aenter__", "__aexit__", "__call__", "__iter__", "__next__"}
+)
+LOGGING = frozenset({"debug", "info", "warning", "error", "exception", "critical", "log"})
+_QUIET_NAMES = frozenset(
+    {"print", "len", "isinstance", "issubclass", "bool", "id", "hasattr", "callable", "type", "repr", "str", "super"}
+)
+_QUIET_METHODS = frozenset({"is_set", "set", "clear", "locked", "append", "get", "is_alive", "add", "discard"})
+_QUIET_MODULES = frozenset({"time", "logging", "log", "logger", "_log", "_logger", "LOG", "LOGGER"})
+
+
+class Relevance:
+    """Grows: `add` takes in names, and the units that they make relevant."""
+
+    def __init__(self, modules: Iterable[Module], seeds: Iterable[str]) -> None:
+        self.modules = tuple(modules)
+        self.seeds = frozenset(seeds)
+        self.names: set[str] = set()
+        self.units: dict[Unit, None] = {}
+        self.add(self.seeds)
+
+    def add(self, names: Iterable[str]) -> bool:
+        """Whether that changed anything."""
+        waiting = [name for name in names if name not in self.names]
+        grown = bool(waiting)
+        while waiting:
+            name = waiting.pop()
+            if name in self.names:
+                continue
+            self.names.add(name)
+            for module in self.modules:
+                if name in module.identifiers:
+                    for prefix, unit in module.by_word.get(name, ()):
+                        if prefix == "." and name in COMMON and name not in self.seeds:
+                            continue
+                        waiting.extend(self._take(unit))
+        return grown
+
+    def _take(self, unit: Unit) -> Iterator[str]:
+        if unit in self.units:
+            return
+        self.units[unit] = None
+        if unit.name == BODY:
+            return
+        if unit.name in IMPLICIT and unit.cls is not None:
+            yield unit.cls.name.rpartition(".")[2]
+            if unit.name != "__init__":
+                for other in unit.cls.methods.values():
+                    if "self" in {word for _, word in other.words} and "with" in other.text:
+                        yield from self._take(other)
+        else:
+            yield unit.name
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What a cold statement can do."""
+
+    raises: bool
+    returns: bool
+    breaks: bool
+    continues: bool
+    falls: bool
+    variables: frozenset[str]
+    attributes: frozenset[str]
+    calls: bool
+
+
+class Slice:
+    """The hot nodes of one unit, for a set of names."""
+
+    def __init__(self, unit: Unit, names: Iterable[str]) -> None:
+        self.unit = unit
+        self.names = set(names)
+        self.hot: set[int] = set()
+        self._summaries: dict[int, Summary | None] = {}
+        self._tests: dict[str, int] = {}
+        self._settle()
+
+    def grow(self, names: Iterable[str]) -> None:
+        fresh = set(names) - self.names
+        if fresh:
+            self.names |= fresh
+            self._settle()
+
+    def _settle(self) -> None:
+        for _ in range(8):
+            self.hot.clear()
+            self._visit(self.unit.node)
+            before = len(self.names)
+            self.names.update(self._further(self.unit.node))
+            if len(self.names) == before:
+                break
+        self._tests.clear()
+        for node in ast.walk(self.unit.node):
+            if id(node) in self.hot and isinstance(node, ast.If | ast.While | ast.IfExp | ast.BoolOp):
+                test = node.values[0] if isinstance(node, ast.BoolOp) else node.test
+                for name in {each.id for each in ast.walk(test) if isinstance(each, ast.Name)} | {
+                    each.attr for each in ast.walk(test) if isinstance(each, ast.Attribute)
+                }:
+                    self._tests[name] = self._tests.get(name, 0) + 1
+
+    def tested_twice(self, names: Iterable[str]) -> bool:
+        """Whether a condition on these is worth remembering."""
+        return all(self._tests.get(name, 0) > 1 or name in ("self", "cls") for name in names)
+
+    def _visit(self, node: ast.AST) -> bool:
+        hot = mentions(node, self.names) or isinstance(node, ast.Yield | ast.YieldFrom)
+        for child in ast.iter_child_nodes(node):
+            hot = self._visit(child) or hot
+        if hot:
+            self.hot.add(id(node))
+        return hot
+
+    def _further(self, root: ast.AST) -> Iterator[str]:
+        """What hot statements assign, what hot branches depend on, and what hot calls are given."""
+        for node in ast.walk(root):
+            if id(node) not in self.hot:
+                continue
+            if isinstance(node, ast.Assign):
+                yield from _stored(node.targets)
+            elif isinstance(node, ast.AnnAssign | ast.AugAssign | ast.NamedExpr | ast.For | ast.AsyncFor):
+                if not isinstance(node, ast.For | ast.AsyncFor) or id(node.iter) in self.hot:
+                    yield from _stored([node.target])
+            elif isinstance(node, ast.withitem) and node.optional_vars is not None:
+                yield from _stored([node.optional_vars])
+            elif isinstance(node, ast.If | ast.While | ast.IfExp | ast.Assert):
+                yield from _tested(node.test)
+            elif isinstance(node, ast.BoolOp):
+                yield from _tested(node)
+            elif isinstance(node, ast.Attribute):
+                base = dotted(node)
+                if base and base[0] not in ("self", "cls"):
+                    yield base[0]
+            elif isinstance(node, ast.Call):
+                for argument in (*node.args, *(keyword.value for keyword in node.keywords)):
+                    if isinstance(argument, ast.Name) and argument.id != "self":
+                        yield argument.id
+                    elif isinstance(argument, ast.Starred) and isinstance(argument.value, ast.Name):
+                        yield argument.value.id
+            elif isinstance(node, ast.Return) and isinstance(node.value, ast.Name):
+                yield node.value.id
+            elif isinstance(node, Function):
+                yield node.name
+
+    def is_hot(self, node: ast.AST) -> bool:
+        return id(node) in self.hot
+
+    def summary(self, node: ast.stmt) -> Summary | None:
+        """Of a cold statement; None where it has to be walked through all the same."""
+        key = id(node)
+        if key not in self._summaries:
+            self._summaries[key] = summarise(node)
+        return self._summaries[key]
+
+
+def mentions(node: ast.AST, names: set[str]) -> bool:
+    """Whether this node itself says one of the names."""
+    if isinstance(node, ast.Name):
+        return node.id in names
+    if isinstance(node, ast.Attribute):
+        return node.attr in names
+    if isinstance(node, ast.Constant):
+        return isinstance(node.value, str) and node.value in names
+    if isinstance(node, ast.keyword | ast.arg):
+        return node.arg in names
+    return isinstance(node, Function | ast.ClassDef) and node.name in names
+
+
+def _stored(targets: Iterable[ast.expr]) -> Iterator[str]:
+    for target in targets:
+        for node in ast.walk(target):
+            if isinstance(node, ast.Name) and node.id != "self":
+                yield node.id
+
+
+def _tested(test: ast.expr) -> Iterator[str]:
+    for node in ast.walk(test):
+        if isinstance(node, ast.Name) and node.id not in ("self", "cls"):
+            yield node.id
+        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in ("self", "cls"):
+            yield node.attr
+
+
+def summarise(node: ast.stmt) -> Summary | None:
+    """None where exceptions are caught or raised in it, or managers entered."""
+    if isinstance(node, ast.Try | ast.TryStar | ast.With | ast.AsyncWith | ast.Raise):
+        return None
+    nodes = [node, *own_nodes(node)] if not isinstance(node, Function | ast.ClassDef) else [node]
+    if any(isinstance(each, ast.Try | ast.TryStar | ast.With | ast.AsyncWith | ast.Raise) for each in nodes):
+        return None
+    variables = {each.id for each in nodes if isinstance(each, ast.Name) and not isinstance(each.ctx, ast.Load)}
+    if isinstance(node, Function | ast.ClassDef):
+        variables.add(node.name)
+    return Summary(
+        raises=any(may_raise(each) for each in nodes),
+        returns=any(isinstance(each, ast.Return) for each in nodes),
+        breaks=isinstance(node, ast.Break) or _leaves(node, ast.Break),
+        continues=isinstance(node, ast.Continue) or _leaves(node, ast.Continue),
+        falls=falls_through([node]),
+        variables=frozenset(variables),
+        attributes=frozenset(
+            each.attr for each in nodes if isinstance(each, ast.Attribute) and not isinstance(each.ctx, ast.Load)
+        ),
+        calls=any((isinstance(each, ast.Call) and not is_quiet(each)) or isinstance(each, ast.Await) for each in nodes),
+    )
+
+
+def _leaves(node: ast.AST, kind: type[ast.stmt]) -> bool:
+    """Whether a break or continue in here belongs to a loop around it."""
+    if isinstance(node, ast.For | ast.AsyncFor | ast.While):
+        return any(isinstance(each, kind) or _leaves(each, kind) for each in node.orelse)
+    if isinstance(node, Function | ast.ClassDef | ast.expr):
+        return False
+    return any(isinstance(child, kind) or _leaves(child, kind) for child in ast.iter_child_nodes(node))
+
+
+def falls_through(body: list[ast.stmt]) -> bool:
+    """Whether the end of the block can be reached."""
+    for node in body:
+        if isinstance(node, ast.Return | ast.Raise | ast.Break | ast.Continue):
+            return False
+        if isinstance(node, ast.If):
+            if node.orelse and not falls_through(node.body) and not falls_through(node.orelse):
+                return False
+        elif isinstance(node, ast.While) and _endless(node):
+            return False
+    return True
+
+
+def _endless(node: ast.While) -> bool:
+    if not (isinstance(node.test, ast.Constant) and node.test.value):
+        return False
+    return not any(_leaves(each, ast.Break) or isinstance(each, ast.Break) for each in node.body)
+
+
+def is_quiet(call: ast.Call) -> bool:
+    """Calls that are taken never to raise, and to change nothing: logging, clocks, events, a few builtins."""
+    function = call.func
+    if isinstance(function, ast.Name):
+        return function.id in _QUIET_NAMES or (function.id == "getattr" and len(call.args) == 3)
+    if isinstance(function, ast.Attribute):
+        base = dotted(function.value)
+        if base and base[-1] in _QUIET_MODULES:
+            return True
+        return function.attr in _QUIET_METHODS
+    return False
+
+
+def may_raise(node: ast.AST) -> bool:
+    """Calls, subscripts, `await`, `assert`, imports. Plain attributes and arithmetic are taken not to."""
+    if isinstance(node, ast.Call):
+        return not is_quiet(node)
+    if isinstance(node, ast.Subscript):
+        return isinstance(node.ctx, ast.Load)
+    return isinstance(node, ast.Await | ast.Assert | ast.Import | ast.ImportFrom | ast.Yield | ast.YieldFrom)
