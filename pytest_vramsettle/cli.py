@@ -47,6 +47,8 @@ def _require(command: str, *packages: str) -> None:
 def _vramsettle_app() -> "typer.Typer":
     import typer
 
+    from pytest_vramsettle.cli_contracts import check
+
     app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
     @app.callback()
@@ -58,6 +60,7 @@ def _vramsettle_app() -> "typer.Typer":
         """GPU memory that is not back yet: see the race, test it, wait for it."""
 
     app.command()(demo)
+    app.command()(check)
     return app
 
 

@@ -25,6 +25,9 @@ INIT = """
         self._cancel = threading.Event()
         self._process = None
         self._last = 0.0
+
+    def stop(self):
+        self._process.terminate()
 """
 
 

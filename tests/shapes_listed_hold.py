@@ -7,7 +7,7 @@ from contract_shapes import shapes
 BAD = shapes(
     "hold",
     "bad",
-    '''
+    """
 --- with
 def load(self):
     with self._lock:
@@ -257,13 +257,13 @@ def load(self):
 async def load(self):
     async with self._lock:
         await self._wait()
-''',
+""",
 )
 
 GOOD = shapes(
     "hold",
     "good",
-    '''
+    """
 --- a reworded comment
 def load(self):
     # the wait comes first, with the lock self._lock not held: self._lock, then _wait()
@@ -325,5 +325,5 @@ def load(self):
         def step():
             self._wait()
     step()
-''',
+""",
 )

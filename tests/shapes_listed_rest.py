@@ -7,7 +7,7 @@ from contract_shapes import shapes
 PRECEDE_BAD = shapes(
     "precede",
     "bad",
-    '''
+    """
 --- only in a comment
 def load(self):
     # self._wait()
@@ -86,13 +86,13 @@ def load(self):
     self._wait()
     self._process.terminate()
     subprocess.Popen(["x"])
-''',
+""",
 )
 
 PRECEDE_GOOD = shapes(
     "precede",
     "good",
-    '''
+    """
 --- both branches wait
 def load(self, fast):
     if fast:
@@ -121,13 +121,13 @@ def load(self):
     self._process.terminate()
     self._wait()
     subprocess.Popen(["x"])
-''',
+""",
 )
 
 FOLLOW_BAD = shapes(
     "follow",
     "bad",
-    '''
+    """
 --- stamp in try
 def _kill(self):
     try:
@@ -152,13 +152,13 @@ def _kill(self):
 def _kill(self):
     self._process.terminate()
     self._last = time.time()
-''',
+""",
 )
 
 FOLLOW_GOOD = shapes(
     "follow",
     "good",
-    '''
+    """
 --- in finally after the kill
 def _kill(self):
     if self._process is None:
@@ -180,11 +180,11 @@ def _kill(self):
     self._process.wait()
 def _stamp(self):
     self._last = time.monotonic()
-''',
+""",
 ) + shapes(
     "recording",
     "good",
-    '''
+    """
 --- our own idiom
 def _kill(self):
     if self._process is None:
@@ -197,13 +197,13 @@ def _kill(self):
             self._process.kill()
             self._process.wait()
     self._process = None
-''',
+""",
 )
 
 RECHECK_BAD = shapes(
     "recheck",
     "bad",
-    '''
+    """
 --- removed
 def load(self):
     with self._lock:
@@ -239,13 +239,13 @@ def load(self):
             return
     with self._lock:
         subprocess.Popen(["x"])
-''',
+""",
 )
 
 RECHECK_GOOD = shapes(
     "recheck",
     "good",
-    '''
+    """
 --- plain
 def load(self):
     with self._lock:
@@ -268,13 +268,13 @@ def load(self):
     with self._lock:
         self._raise_if_cancelled()
         subprocess.Popen(["x"])
-''',
+""",
 )
 
 NAME_BAD = shapes(
     "name",
     "bad",
-    '''
+    """
 --- setattr
 def load(self):
     setattr(self, "had_live_process", True)
@@ -288,7 +288,7 @@ def load(self):
 --- keyword
 def load(self):
     self.start(had_live_process=True)
-''',
+""",
 )
 
 NAME_GOOD = shapes(

@@ -7,7 +7,7 @@ from contract_shapes import shapes
 BAD = shapes(
     "hold",
     "bad",
-    '''
+    """
 --- nested with in a helper of a helper manager
 @contextmanager
 def _outer(self):
@@ -282,13 +282,13 @@ def _hold(self, lock=None):
 def load(self):
     self._hold()
     self._wait()
-''',
+""",
 )
 
 GOOD = shapes(
     "hold",
     "good",
-    '''
+    """
 --- after the with
 def load(self):
     with self._lock:
@@ -391,5 +391,5 @@ async def load(self):
     async with self._lock:
         await self.start()
     await self._wait()
-''',
+""",
 )

@@ -8,7 +8,7 @@ BAD = (
     shapes(
         "precede",
         "bad",
-        '''
+        """
 --- wait after the spawn
 def load(self):
     subprocess.Popen(["x"])
@@ -102,12 +102,12 @@ def load(self):
     subprocess.Popen(["x"])
 def _stop(self):
     self._process.terminate()
-''',
+""",
     )
     + shapes(
         "follow",
         "bad",
-        '''
+        """
 --- no stamp
 def _kill(self):
     self._process.terminate()
@@ -147,23 +147,23 @@ def _kill(self):
         self._process.wait(5)
     except subprocess.TimeoutExpired:
         self._last = time.monotonic()
-''',
+""",
     )
     + shapes(
         "recording",
         "bad",
-        '''
+        """
 --- killed after the recording
 def _kill(self):
     with self._kills.recording(self._process.pid):
         self.prepare()
     self._process.terminate()
-''',
+""",
     )
     + shapes(
         "recheck",
         "bad",
-        '''
+        """
 --- one branch only
 def load(self, fast):
     with self._lock:
@@ -217,12 +217,12 @@ def load(self, strict):
         if self._cancel.is_set() and strict:
             return
         subprocess.Popen(["x"])
-''',
+""",
     )
     + shapes(
         "name",
         "bad",
-        '''
+        """
 --- parameter
 def load(self, had_live_process):
     return 1
@@ -235,7 +235,7 @@ def load(self):
 --- import alias
 def load(self):
     import os as had_live_process
-''',
+""",
     )
 )
 
@@ -243,7 +243,7 @@ GOOD = (
     shapes(
         "precede",
         "good",
-        '''
+        """
 --- wait in finally
 def load(self):
     try:
@@ -304,12 +304,12 @@ def load(self):
 @functools.lru_cache
 def _prepare(self):
     self._wait()
-''',
+""",
     )
     + shapes(
         "follow",
         "good",
-        '''
+        """
 --- a local for the stamp
 def _kill(self):
     if self._process is None:
@@ -330,12 +330,12 @@ def _kill(self):
 def _kill(self):
     self._process.terminate()
     setattr(self, "_last", time.monotonic())
-''',
+""",
     )
     + shapes(
         "recheck",
         "good",
-        '''
+        """
 --- into a local
 def load(self):
     with self._lock:
@@ -371,12 +371,12 @@ def load(self):
         subprocess.Popen(["x"])
     finally:
         self._lock.release()
-''',
+""",
     )
     + shapes(
         "name",
         "good",
-        '''
+        """
 --- a similar name
 def load(self):
     self.had_live_processes = 1
@@ -387,6 +387,6 @@ class Other:
 class Backend:
     def load(self):
         return 1
-''',
+""",
     )
 )

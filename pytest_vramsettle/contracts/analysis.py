@@ -12,7 +12,7 @@ from pytest_vramsettle.contracts.relevance import mentions
 from pytest_vramsettle.contracts.rules import Finding, HoldRule, Watching
 from pytest_vramsettle.contracts.source import BODY, ClassInfo, Function, Parts, Unit
 from pytest_vramsettle.contracts.state import Doubt, Place, State
-from pytest_vramsettle.contracts.values import Deferred, Func, Lock, LockMethod, Obj, Partial, parts_of
+from pytest_vramsettle.contracts.values import Func, Obj
 
 ROUNDS = 4
 IMPLICIT_EXITS = frozenset({"__enter__", "__exit__", "__aenter__", "__aexit__"})
@@ -30,14 +30,14 @@ def analyse(scope: Scope, rule: Watching, locks: dict[Parts, str], names: set[st
         _one_round(run, rule, within)
         if {slot: set(values) for slot, values in run.fields.items()} == before:
             break
-        found = {name for (_, name), values in run.fields.items() if any(_matters(value) for value in values)}
+        found = {
+            name
+            for (_, name), values in run.fields.items()
+            if any(isinstance(value, Obj) or run.tracks(value) for value in values)
+        }
         run.relevance.add(found)
         run.forget_slices()
     return run
-
-
-def _matters(value: object) -> bool:
-    return any(isinstance(part, Lock | LockMethod | Func | Deferred | Partial | Obj) for part in parts_of(value))  # type: ignore[arg-type]  # values of fields are Values
 
 
 def _one_round(run: Run, rule: Watching, within: Unit | None) -> None:

@@ -93,9 +93,9 @@ def apply(
             known = outside.known_call(callee, args, keywords, state, frame, node)
             if known is not None:
                 return known
-        if _is_unawaited(callee, frame, node):
+        if callee.attrs and _is_unawaited(callee, frame, node):
             return [(state, Deferred("coroutine", callee, args, keywords))]
-        known = outside.known_method(callee, args, keywords, state, frame, node)
+        known = outside.known_method(callee, args, keywords, state, frame, node) if callee.attrs else None
         if known is not None:
             return known
         return perform(callee, args, keywords, state, frame, node)

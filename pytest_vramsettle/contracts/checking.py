@@ -12,7 +12,7 @@ from pytest_vramsettle.contracts.errors import ContractError, SourceError
 from pytest_vramsettle.contracts.naming import find_name
 from pytest_vramsettle.contracts.patterns import Pattern
 from pytest_vramsettle.contracts.rules import Finding, FollowRule, HoldRule, PrecedeRule, RecheckRule, Watching
-from pytest_vramsettle.contracts.source import Parts, Unit, closest, dotted
+from pytest_vramsettle.contracts.source import Parts, Unit, closest, dotted, without_collections
 from pytest_vramsettle.contracts.verdicts import Outcome, Verdict
 
 if TYPE_CHECKING:
@@ -21,12 +21,14 @@ if TYPE_CHECKING:
 
 def check(contract: Contract, scope: Scope) -> Outcome:
     """Raises `ContractError` where the function that it names is not there."""
+    with without_collections():
+        return _check(contract, scope)
+
+
+def _check(contract: Contract, scope: Scope) -> Outcome:
     within = function_in(scope, contract.within) if contract.within is not None else None
     if contract.rule == "must_not_name":
         return _outcome(contract, scope, list(find_name(scope, contract.name, within)), "")
-    missing = _nowhere(contract, scope)
-    if missing:
-        return _outcome(contract, scope, [], missing)
     rule = _rule(contract)
     locks = lock_paths(scope, contract.lock) if contract.lock else {}
     run = analysis.analyse(scope, rule, locks, _names(contract, locks), within)
@@ -34,7 +36,7 @@ def check(contract: Contract, scope: Scope) -> Outcome:
     targets = {pattern.parts[-1] for pattern in contract.patterns.values()} | {path[-1] for path in locks}
     if not any(finding.doubt is None for finding in findings):
         findings += analysis.doubts(run, rule, targets, within)
-    return _outcome(contract, scope, findings, _not_reached(contract, rule))
+    return _outcome(contract, scope, findings, _nowhere(contract, scope) or _not_reached(contract, rule))
 
 
 def _names(contract: Contract, locks: dict[Parts, str]) -> set[str]:

@@ -6,11 +6,13 @@ import ast
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from pytest_vramsettle.contracts import calls, comprehensions, lookup
+from pytest_vramsettle.contracts import calls, comprehensions, lookup, outside
 from pytest_vramsettle.contracts.engine import Frame, Ways, builtin
-from pytest_vramsettle.contracts.relevance import is_quiet, may_raise
+from pytest_vramsettle.contracts.relevance import may_raise
+from pytest_vramsettle.contracts.source import dotted
 from pytest_vramsettle.contracts.state import Fact, Slot, State, merge
 from pytest_vramsettle.contracts.values import (
+    EXT,
     FALSE,
     NONE,
     TRUE,
@@ -21,9 +23,10 @@ from pytest_vramsettle.contracts.values import (
     Func,
     Lock,
     Obj,
+    Path,
+    Result,
     Seq,
     Value,
-    own_nodes,
     parts_of,
     truth,
 )
@@ -32,7 +35,8 @@ from pytest_vramsettle.contracts.values import (
 def evaluate(node: ast.expr, state: State, frame: Frame) -> Ways:
     """The states after it, each with its value. Where it raises goes to the frame's sink."""
     handler = _HANDLERS.get(type(node))
-    if handler is not None and (frame.slice.is_hot(node) or type(node) in _ALWAYS):
+    known = isinstance(node, ast.Call) and (dotted(node.func) or ("",))[-1] in outside.NAMES
+    if handler is not None and (known or frame.slice.is_hot(node) or type(node) in _ALWAYS):
         if isinstance(node, ast.Name | ast.Attribute | ast.Constant):
             frame.run.seen.add(id(node))
         ways: Ways = handler(node, state, frame)
@@ -44,15 +48,24 @@ def evaluate(node: ast.expr, state: State, frame: Frame) -> Ways:
 
 def cold(node: ast.expr, state: State, frame: Frame) -> Ways:
     """Nothing of interest in it: it may raise, and change what it likes."""
-    nodes = [node, *own_nodes(node)]
-    if any(may_raise(each) for each in nodes):
+    raises, calling, assigned = frame.slice.expression(node)
+    if raises:
         frame.raises(state, node)
-    if any((isinstance(each, ast.Call) and not is_quiet(each)) or isinstance(each, ast.Await) for each in nodes):
+    if calling:
         state = state.age(frame.run.lasting)
-    for each in nodes:
-        if isinstance(each, ast.NamedExpr):
-            state = state.put((frame.number, each.target.id), UNKNOWN)
-    return [(state, UNKNOWN)]
+    for name in assigned:
+        state = state.put((frame.number, name), UNKNOWN)
+    return [(state, _cold_value(node, state, frame))]
+
+
+def _cold_value(node: ast.expr, state: State, frame: Frame) -> Value:
+    """A call of an imported function is known by its name."""
+    parts = dotted(node.func) if isinstance(node, ast.Call) else ()
+    module = frame.unit.module
+    if len(parts) < 1 or parts[0] not in module.imports or parts[0] in frame.locals:
+        return UNKNOWN
+    path = Path(EXT, (*module.imports[parts[0]], *parts[1:]))
+    return Result(path, frame.run.rule.is_late(state))
 
 
 def evaluate_all(nodes: Sequence[ast.expr], state: State, frame: Frame) -> list[tuple[State, tuple[Value, ...]]]:

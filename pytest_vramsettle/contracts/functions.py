@@ -14,10 +14,7 @@ from pytest_vramsettle.contracts.values import (
     UNKNOWN,
     ClassVal,
     Const,
-    Deferred,
     Func,
-    Lock,
-    LockMethod,
     ModuleVal,
     Obj,
     Partial,
@@ -60,12 +57,8 @@ def worth_walking(function: Func, args: tuple[Value, ...], keywords: Keywords, r
     if function.unit in run.relevance.units:
         return True
     given = (*args, *(value for _, value in keywords), *function.bound[1:])
-    return any(
-        isinstance(part, Lock | LockMethod | Func | Deferred | Partial)
-        or (isinstance(part, Path) and run.matches(part))
-        for value in given
-        for part in parts_of(value)
-    ) or any(isinstance(value, Path) and isinstance(value.root, Obj) and value.attrs for value in given)
+    own = any(isinstance(value, Path) and isinstance(value.root, Obj) and value.attrs for value in given)
+    return own or any(run.tracks(value) for value in given)
 
 
 def invoke(

@@ -162,7 +162,7 @@ def _range(args: Arguments, keywords: Keywords, state: State, frame: Frame, node
 
 def _later(args: Arguments, keywords: Keywords, state: State, frame: Frame, node: ast.AST) -> Ways | None:
     for value in args:
-        if isinstance(value, Func | Partial):
+        if frame.run.tracks(value):
             calls.explore(Deferred("thread", value), state, frame, node)
     return [(state, UNKNOWN)]
 
@@ -208,6 +208,10 @@ _KNOWN: dict[str, Known] = {
 }
 
 
+NAMES = frozenset(_KNOWN)
+"""Calls of these are looked at wherever they stand."""
+
+
 def known_method(
     callee: Path, args: Arguments, keywords: Keywords, state: State, frame: Frame, node: ast.AST
 ) -> Ways | None:
@@ -218,7 +222,7 @@ def known_method(
     if name in ("join", "result", "exception") and not (name == "join" and args and callee.root == EXT):
         frame.run.joined(state, frame.place(node))
         return None
-    carried = [value for value in args if isinstance(value, Func | Partial | Deferred)]
+    carried = [value for value in args if frame.run.tracks(value)]
     if not carried:
         return None
     if name in ("submit", "apply_async", "run_in_executor", "create_task", "start_soon"):

@@ -75,6 +75,8 @@ class Relevance:
                         yield from self._take(other)
         else:
             yield unit.name
+            if unit.name == "run" and unit.cls is not None:
+                yield unit.cls.name.rpartition(".")[2]
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +102,7 @@ class Slice:
         self.hot: set[int] = set()
         self._summaries: dict[int, Summary | None] = {}
         self._tests: dict[str, int] = {}
+        self._expressions: dict[int, tuple[bool, bool, tuple[str, ...]]] = {}
         self._settle()
 
     def grow(self, names: Iterable[str]) -> None:
@@ -144,6 +147,8 @@ class Slice:
                 continue
             if isinstance(node, ast.Assign):
                 yield from _stored(node.targets)
+                if isinstance(node.value, ast.Name) and node.value.id != "self":
+                    yield node.value.id
             elif isinstance(node, ast.AnnAssign | ast.AugAssign | ast.NamedExpr | ast.For | ast.AsyncFor):
                 if not isinstance(node, ast.For | ast.AsyncFor) or id(node.iter) in self.hot:
                     yield from _stored([node.target])
@@ -158,6 +163,7 @@ class Slice:
                 if base and base[0] not in ("self", "cls"):
                     yield base[0]
             elif isinstance(node, ast.Call):
+                yield from (name for name in dotted(node.func)[:1] if name not in ("self", "cls"))
                 for argument in (*node.args, *(keyword.value for keyword in node.keywords)):
                     if isinstance(argument, ast.Name) and argument.id != "self":
                         yield argument.id
@@ -170,6 +176,20 @@ class Slice:
 
     def is_hot(self, node: ast.AST) -> bool:
         return id(node) in self.hot
+
+    def expression(self, node: ast.expr) -> tuple[bool, bool, tuple[str, ...]]:
+        """Of a cold expression: whether it may raise, whether it calls anything, and what `:=` assigns."""
+        known = self._expressions.get(id(node))
+        if known is None:
+            nodes = [node, *own_nodes(node)]
+            known = self._expressions[id(node)] = (
+                any(may_raise(each) for each in nodes),
+                any(
+                    (isinstance(each, ast.Call) and not is_quiet(each)) or isinstance(each, ast.Await) for each in nodes
+                ),
+                tuple(each.target.id for each in nodes if isinstance(each, ast.NamedExpr)),
+            )
+        return known
 
     def summary(self, node: ast.stmt) -> Summary | None:
         """Of a cold statement; None where it has to be walked through all the same."""

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterable
+from typing import Any
+
 from pytest_vramsettle.contracts.rules import Finding
 from pytest_vramsettle.contracts.state import Place
 from pytest_vramsettle.contracts.verdicts import Outcome, Verdict
@@ -27,6 +31,35 @@ def render(outcome: Outcome) -> str:
     elif outcome.verdict in _HELP:
         lines.append(f"  to mend it: {_HELP[outcome.verdict]}")
     return "\n".join(lines)
+
+
+def as_json(outcomes: Iterable[Outcome]) -> str:
+    """A list with one object for each contract: id, text, verdict, passes, waived, note, findings."""
+    return json.dumps([_plain(outcome) for outcome in outcomes], indent=2)
+
+
+def _plain(outcome: Outcome) -> dict[str, Any]:
+    return {
+        "id": outcome.contract,
+        "text": outcome.text,
+        "verdict": outcome.verdict.value,
+        "passes": outcome.passes,
+        "waived": outcome.waived,
+        "note": outcome.note,
+        "findings": [
+            {
+                "message": finding.message,
+                "doubt": finding.doubt.reason if finding.doubt else None,
+                "places": [_plain_place(label, place) for label, place in finding.places],
+                "calls": [_plain_place("called here", place) for place in finding.chain],
+            }
+            for finding in outcome.findings
+        ],
+    }
+
+
+def _plain_place(label: str, place: Place) -> dict[str, Any]:
+    return {"label": label, "path": place.path, "line": place.line, "function": place.unit.qualified}
 
 
 def _finding(finding: Finding) -> list[str]:
@@ -57,11 +90,21 @@ def frame(label: str, place: Place) -> list[str]:
     for number in range(max(1, place.line - _AROUND), min(len(source), place.line + _AROUND) + 1):
         lines.append(f"    {'>' if number == place.line else ' '} {number:5} | {source[number - 1]}")
         if number == place.line:
-            width = max(1, (place.end or len(source[number - 1])) - place.column)
-            lines.append(f"      {'':5} | {' ' * place.column}{'^' * width}")
+            start, end = columns(place)
+            lines.append(f"      {'':5} | {' ' * start}{'^' * max(1, end - start)}")
     return lines
 
 
 def source_line(place: Place) -> str:
     lines = place.unit.module.lines
     return lines[place.line - 1] if 0 < place.line <= len(lines) else ""
+
+
+def columns(place: Place) -> tuple[int, int]:
+    """Where the node begins and ends in its line, in characters: the syntax tree counts bytes."""
+    line = source_line(place)
+    if line.isascii():
+        return place.column, place.end or len(line)
+    data = line.encode()
+    start = len(data[: place.column].decode(errors="replace"))
+    return start, len(data[: place.end].decode(errors="replace")) if place.end else len(line)

@@ -159,13 +159,14 @@ class FollowRule(Watching):
 
     def written(self, run: Run, role: str, state: State, place: Place, value: Value) -> State:
         self.seen.add(role)
-        killed, where, _, _ = state.marks
+        killed, where, stamped, _ = state.marks
         matching = value_matches(self.patterns[role], value)
         if matching is False:
             return state
         if matching is None:
-            state = state.doubted(place, "what is written here is not known")
-        elif isinstance(value, Result) and self.patterns[role].value and killed != "no" and not value.late:
+            # It may be the stamp or not: neither reading lets the other one pass.
+            return state.doubted(place, "what is written here is not known").mark((killed, where, stamped, place))
+        if isinstance(value, Result) and self.patterns[role].value and killed != "no" and not value.late:
             state = state.doubted(place, "the value was read before the kill")
         return state.mark((killed, where, True, place))
 

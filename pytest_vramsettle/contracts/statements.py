@@ -15,13 +15,10 @@ from pytest_vramsettle.contracts.values import (
     UNKNOWN,
     Answer,
     Const,
-    Deferred,
     Func,
     Lock,
-    LockMethod,
     Method,
     Obj,
-    Partial,
     Path,
     Seq,
     Stack,
@@ -191,7 +188,7 @@ def _store_field(owner: Obj, name: str, value: Value, state: State, frame: Frame
     if setter is not None and setter in frame.run.relevance.units and isinstance(setter.node, Function):
         ways = functions.invoke(Func(setter, setter.node, (owner,)), (value,), (), state, frame, node)
         return ways[0][0] if ways else state
-    tracked = isinstance(value, Obj | Lock | LockMethod | Method | Func | Deferred | Partial | Seq | Stack)
+    tracked = isinstance(value, Obj | Method | Seq | Stack) or frame.run.tracks(value)
     state = state.put((owner, name), value if tracked else UNKNOWN)
     text, needs = f"{owner.cls.name}{owner.site}.{name}", frozenset({("attribute", name)})
     if isinstance(value, Const) and (value.value is None or isinstance(value.value, bool)):
