@@ -33,7 +33,7 @@ def _check(contract: Contract, scope: Scope) -> Outcome:
     locks = lock_paths(scope, contract.lock) if contract.lock else {}
     run = analysis.analyse(scope, rule, locks, _names(contract, locks), within)
     findings = [*rule.findings, *_deferred(run)]
-    targets = {pattern.parts[-1] for pattern in contract.patterns.values()} | {path[-1] for path in locks}
+    targets = {name for pattern in contract.patterns.values() for name in pattern.names} | {path[-1] for path in locks}
     if not any(finding.doubt is None for finding in findings):
         findings += analysis.doubts(run, rule, targets, within)
     return _outcome(contract, scope, findings, _nowhere(contract, scope) or _not_reached(contract, rule))
@@ -45,7 +45,7 @@ def _names(contract: Contract, locks: dict[Parts, str]) -> set[str]:
         names.add(path[-1])
     for pattern in contract.patterns.values():
         if pattern.kind == "recording":
-            names.add("recording")
+            names |= {"recording", pattern.parts[-1]}
     return names
 
 

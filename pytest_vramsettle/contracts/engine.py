@@ -29,7 +29,9 @@ from pytest_vramsettle.contracts.values import (
     parts_of,
 )
 
-MOST_STEPS = 40_000
+MOST_STEPS = 12_000
+"""From one function; a step is a statement in one state."""
+MOST_OF_ALL = 120_000
 MOST_STATES = 400
 DEEPEST = 14
 
@@ -166,12 +168,16 @@ class Run:
 
     def __init__(self, scope: Scope, rule: Rule, locks: dict[Parts, str], names: Iterable[str]) -> None:
         self.scope = scope
+        self._family: dict[ClassInfo, bool] = {}
+        self._mros: dict[ClassInfo, list[ClassInfo]] = {}
         self.project = scope.project
         self.rule = rule
         self.locks = locks
-        self.relevance = Relevance(scope.modules, names)
+        self.relevance = Relevance(scope.modules, names, self._related)
+        # Names of which a mention alone makes no unit relevant: `kill` of `_process.kill`.
+        self.hot_names = {pattern.parts[-1] for pattern in rule.patterns.values()}
         targets = {name for pattern in rule.patterns.values() for name in pattern.names}
-        self.targets = Relevance(scope.modules, targets)
+        self.targets = Relevance(scope.modules, targets, self._related)
         self.fields: dict[Slot, dict[Value, None]] = {}
         self.escapes: dict[Escape, None] = {}
         self.inlined: set[Unit] = set()
@@ -185,16 +191,23 @@ class Run:
         self.awaited: set[int] = set()
         self.async_locks = any(_is_async_lock(module, locks) for module in scope.modules)
         self.steps = 0
+        self.all_steps = 0
         self._numbers: dict[Hashable, int] = {}
         self._slices: dict[Unit, Slice] = {}
         self._lasting: frozenset[str] | None = None
-        self._family: dict[ClassInfo, bool] = {}
-        self._mros: dict[ClassInfo, list[ClassInfo]] = {}
+
+    def _related(self, cls: ClassInfo | None, owner: ClassInfo | None) -> bool:
+        """A function that is in no class may call its first parameter `self` too."""
+        if cls is None:
+            return True
+        if owner is None:
+            return self.scope.cls is None or self.is_family(cls)
+        return owner in self.mro(cls) or cls in self.mro(owner)
 
     def slice(self, unit: Unit) -> Slice:
         found = self._slices.get(unit)
         if found is None:
-            found = self._slices[unit] = Slice(unit, self.relevance.names)
+            found = self._slices[unit] = Slice(unit, self.relevance.names | self.hot_names)
         return found
 
     def forget_slices(self) -> None:
@@ -241,9 +254,10 @@ class Run:
 
     def step(self, frame: Frame, node: ast.AST, states: int) -> None:
         self.steps += states
+        self.all_steps += states
         self.visited.add(id(node))
-        if self.steps > MOST_STEPS or states > MOST_STATES:
-            raise TooMuch(frame.place(node), f"more paths meet here than are followed ({self.steps} steps)")
+        if self.steps > MOST_STEPS or self.all_steps > MOST_OF_ALL or states > MOST_STATES:
+            raise TooMuch(frame.place(node), f"there are more paths than are followed ({self.steps} steps)")
 
     def matches(self, value: Value, *, call: bool = True) -> list[tuple[str, Sure]]:
         """The roles that a callee (or a path written to) plays."""
@@ -267,7 +281,7 @@ class Run:
         for part in parts_of(value):
             if isinstance(part, Func):
                 if part.unit in self.targets.units and self.slice(part.unit).is_hot(part.node):
-                    names = self.targets.names
+                    names = self.targets.names | self.hot_names
                     if part.node is part.unit.node or any(_says(node, names) for node in ast.walk(part.node)):
                         return True
             elif (isinstance(part, Path | Deferred) and self.matches(part)) or isinstance(part, Stack):

@@ -57,7 +57,8 @@ def worth_walking(function: Func, args: tuple[Value, ...], keywords: Keywords, r
     if function.unit in run.relevance.units:
         return True
     given = (*args, *(value for _, value in keywords), *function.bound[1:])
-    own = any(isinstance(value, Path) and isinstance(value.root, Obj) and value.attrs for value in given)
+    owners = {pattern.parts[:-1] for pattern in run.rule.patterns.values()}
+    own = any(isinstance(value, Path) and value.attrs and value.attrs in owners for value in given)
     return own or any(run.tracks(value) for value in given)
 
 

@@ -16,7 +16,7 @@ Holder = Any
 """A `threading.Thread`, or the `asyncio.Task` that holds an asyncio lock."""
 
 Taken = tuple[str, int, CodeType, int]
-"""A lock's name, since when it is held, and the code and line that took it."""
+"""A lock's name, since when it is held, and the code and the offset in it that took it."""
 
 
 def now_ns() -> int:
@@ -65,20 +65,20 @@ class LockTrace:
         self.ended: list[tuple[str, Holder, int, int, CodeType, int]] = []
         self.edges: dict[tuple[str, str], str] = {}
 
-    def began(self, name: str, holder: Holder, code: CodeType, line: int) -> None:
+    def began(self, name: str, holder: Holder, code: CodeType, at: int) -> None:
         stack = self.stacks.get(holder)
         if stack is None:
             stack = self.stacks[holder] = []
         elif stack:
-            self._ordered(stack, name, code, line)
-        stack.append((name, now_ns(), code, line))
+            self.ordered(stack, name, code, at)
+        stack.append((name, now_ns(), code, at))
 
-    def _ordered(self, stack: list[Taken], name: str, code: CodeType, line: int) -> None:
+    def ordered(self, stack: list[Taken], name: str, code: CodeType, at: int) -> None:
         if any(taken[0] == name for taken in stack):
             return
         for taken in stack:
             if (taken[0], name) not in self.edges:
-                self.edges[taken[0], name] = f"{code.co_filename}:{line} in {code.co_qualname}"
+                self.edges[taken[0], name] = _where(code, at)
 
     def finished(self, name: str, holder: Holder) -> None:
         stack = self.stacks.get(holder)
@@ -189,5 +189,6 @@ class LockTrace:
             raise HoldFailure(f"no lock {lock!r} is traced; there are {', '.join(self.names) or 'none'}")
 
 
-def _where(code: CodeType, line: int) -> str:
+def _where(code: CodeType, at: int) -> str:
+    line = next((line for start, end, line in code.co_lines() if start <= at < end), None)
     return f"{code.co_filename}:{line} in {code.co_qualname}"

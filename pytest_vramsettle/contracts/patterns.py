@@ -39,7 +39,7 @@ class Pattern:
     def names(self) -> tuple[str, ...]:
         """Words that any code which does this has to say."""
         last = self.parts[-1]
-        return (last,) if len(self.parts) == 1 or last not in COMMON else (last, self.parts[-2])
+        return (last,) if len(self.parts) == 1 or last not in COMMON else (self.parts[-2],)
 
     def match(self, value: Value, is_family: Callable[[ClassInfo], bool]) -> Sure | None:
         """How sure it is that a callee, or an attribute's path, is the one that is meant."""

@@ -173,7 +173,18 @@ def _without_stamp(contract: Contract) -> Iterator[Edit]:
             else:
                 yield _replaced(unit, stamp, "pass", f"take {pattern.text} away")
     for unit, node in _statements(contract, "kill"):
+        if any(_sees_to_it(each) and _around(each, node) for each in ast.walk(unit.node)):
+            continue  # what is on the way out is run all the same
         yield _appended(unit, node, "return None", "leave just after the kill")
+
+
+def _sees_to_it(node: ast.AST) -> bool:
+    return isinstance(node, ast.With | ast.AsyncWith) or (isinstance(node, ast.Try) and bool(node.finalbody))
+
+
+def _around(outer: ast.AST, node: ast.stmt) -> bool:
+    first, last = getattr(outer, "lineno", 0), getattr(outer, "end_lineno", 0)
+    return bool(first <= node.lineno <= last)
 
 
 def _without_check(contract: Contract) -> Iterator[Edit]:

@@ -11,10 +11,10 @@ import queue
 import socket
 import subprocess
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-from pytest_vramsettle.contracts.source import BODY, Function, Module, Unit, dotted
+from pytest_vramsettle.contracts.source import BODY, ClassInfo, Function, Module, Unit, dotted
 from pytest_vramsettle.contracts.values import own_nodes
 
 _COMMON_TYPES = (dict, list, set, str, bytes, tuple, threading.Thread, threading.Event, subprocess.Popen, queue.Queue)
@@ -35,48 +35,66 @@ _QUIET_MODULES = frozenset({"time", "logging", "log", "logger", "_log", "_logger
 
 
 class Relevance:
-    """Grows: `add` takes in names, and the units that they make relevant."""
+    """Grows: `add` takes in names, and the units that they make relevant.
 
-    def __init__(self, modules: Iterable[Module], seeds: Iterable[str]) -> None:
+    `related(cls, owner)` says whether `self.name` in a method of `cls` can be what `owner` (None: the contract's class)
+    calls so.
+    """
+
+    def __init__(
+        self,
+        modules: Iterable[Module],
+        seeds: Iterable[str],
+        related: Callable[[ClassInfo | None, ClassInfo | None], bool],
+    ) -> None:
         self.modules = tuple(modules)
         self.seeds = frozenset(seeds)
         self.names: set[str] = set()
         self.units: dict[Unit, None] = {}
+        self._related = related
+        self._done: set[tuple[str, ClassInfo | None]] = set()
         self.add(self.seeds)
 
     def add(self, names: Iterable[str]) -> bool:
         """Whether that changed anything."""
-        waiting = [name for name in names if name not in self.names]
-        grown = bool(waiting)
+        before = len(self.units), len(self.names)
+        waiting: list[tuple[str, ClassInfo | None]] = [(name, None) for name in names]
         while waiting:
-            name = waiting.pop()
-            if name in self.names:
-                continue
+            name, owner = waiting.pop()
             self.names.add(name)
+            if (name, owner) in self._done:
+                continue
+            self._done.add((name, owner))
             for module in self.modules:
                 if name in module.identifiers:
                     for prefix, unit in module.by_word.get(name, ()):
-                        if prefix == "." and name in COMMON and name not in self.seeds:
-                            continue
-                        waiting.extend(self._take(unit))
-        return grown
+                        if self._means(prefix, name, unit, owner):
+                            waiting.extend(self._take(unit))
+        return before != (len(self.units), len(self.names))
 
-    def _take(self, unit: Unit) -> Iterator[str]:
+    def _means(self, prefix: str, name: str, unit: Unit, owner: ClassInfo | None) -> bool:
+        if prefix in ("self.", "cls.", "super()."):
+            return self._related(unit.cls, owner)
+        if prefix == ".":
+            return name in self.seeds or name not in COMMON
+        return owner is None
+
+    def _take(self, unit: Unit) -> Iterator[tuple[str, ClassInfo | None]]:
         if unit in self.units:
             return
         self.units[unit] = None
         if unit.name == BODY:
             return
         if unit.name in IMPLICIT and unit.cls is not None:
-            yield unit.cls.name.rpartition(".")[2]
+            yield unit.cls.name.rpartition(".")[2], None
             if unit.name != "__init__":
                 for other in unit.cls.methods.values():
                     if "self" in {word for _, word in other.words} and "with" in other.text:
                         yield from self._take(other)
         else:
-            yield unit.name
+            yield unit.name, unit.cls
             if unit.name == "run" and unit.cls is not None:
-                yield unit.cls.name.rpartition(".")[2]
+                yield unit.cls.name.rpartition(".")[2], None
 
 
 @dataclass(frozen=True, slots=True)

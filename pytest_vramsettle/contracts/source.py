@@ -10,6 +10,7 @@ import ast
 import difflib
 import gc
 import re
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -155,7 +156,8 @@ class Module:
     @cached_property
     def imports(self) -> dict[str, Parts]:
         found: dict[str, Parts] = {}
-        for node in _imports(self.tree):
+        importing = [number for number, line in enumerate(self.lines, 1) if "import" in line]
+        for node in _imports(self.tree, importing):
             if isinstance(node, ast.Import):
                 for alias in node.names:
                     parts = tuple(alias.name.split("."))
@@ -192,15 +194,22 @@ def _is_setter(node: Function) -> bool:
     return any(isinstance(each, ast.Attribute) and each.attr in ("setter", "deleter") for each in node.decorator_list)
 
 
-def _imports(tree: ast.Module) -> Iterator[ast.Import | ast.ImportFrom]:
-    """Statements only: expressions need not be walked."""
+def _imports(tree: ast.Module, lines: list[int]) -> Iterator[ast.Import | ast.ImportFrom]:
+    """Statements on these lines, or around them."""
     waiting: list[ast.AST] = [tree]
     while waiting:
         node = waiting.pop()
         if isinstance(node, ast.Import | ast.ImportFrom):
             yield node
         for name in ("body", "orelse", "handlers", "finalbody", "cases"):
-            waiting.extend(item for item in getattr(node, name, ()) if not isinstance(node, ast.Lambda | ast.IfExp))
+            items = () if isinstance(node, ast.Lambda | ast.IfExp) else getattr(node, name, ())
+            waiting.extend(item for item in items if _spans(item, lines))
+
+
+def _spans(node: ast.AST, lines: list[int]) -> bool:
+    first, last = getattr(node, "lineno", 0), getattr(node, "end_lineno", None)
+    index = bisect_left(lines, first)
+    return last is None or (index < len(lines) and lines[index] <= last)
 
 
 class Project:

@@ -8,9 +8,12 @@ import functools
 import inspect
 import sys
 import threading
+from _thread import get_ident
 from collections.abc import Callable, Iterable
+from time import monotonic_ns
 from typing import TYPE_CHECKING, Any
 
+from pytest_vramsettle.clock.active import slot
 from pytest_vramsettle.contracts.errors import ContractError, HoldFailure
 from pytest_vramsettle.contracts.holds import Hold, Holder, LockTrace, WatchedCall, now_ns
 from pytest_vramsettle.contracts.verdicts import Outcome, Verdict
@@ -35,32 +38,66 @@ class TracedLock:
         self._acquire = real.acquire
         self._release = real.release
 
+    def acquire(self, *args: Any, **keywords: Any) -> bool:
+        if not self._acquire(*args, **keywords):
+            return False
+        caller = _frame(1)
+        self._trace.began(self.name, current_thread(), caller.f_code, caller.f_lasti)
+        return True
+
+    def release(self) -> None:
+        # The interval ends before another thread can begin one.
+        self._trace.finished(self.name, current_thread())
+        self._release()
+
     def __enter__(self) -> bool:
         self._acquire()
         caller = _frame(1)
-        self._trace.began(self.name, current_thread(), caller.f_code, caller.f_lineno)
+        self._trace.began(self.name, current_thread(), caller.f_code, caller.f_lasti)
         return True
 
     def __exit__(self, *_: object) -> None:
         self._trace.finished(self.name, current_thread())
         self._release()
 
-    def acquire(self, *args: Any, **keywords: Any) -> bool:
-        if not self._acquire(*args, **keywords):
-            return False
-        caller = _frame(1)
-        self._trace.began(self.name, current_thread(), caller.f_code, caller.f_lineno)
-        return True
-
-    def release(self) -> None:
-        self._release()
-        self._trace.finished(self.name, current_thread())
-
     def __getattr__(self, name: str) -> Any:
         return getattr(self.real, name)
 
     def __repr__(self) -> str:
         return f"<traced {self.name}: {self.real!r}>"
+
+
+def _quick(kind: type[TracedLock], real: Any, name: str, trace: LockTrace) -> TracedLock:
+    """With a `with` of its own that has all at hand: `with lock:` is what runs often."""
+    acquire, release = real.acquire, real.release
+    stacks, ended, ordered, finished = trace.stacks, trace.ended, trace.ordered, trace.finished
+    frame, ident, thread, monotonic, clock = _frame, get_ident, current_thread, monotonic_ns, slot
+    threads: dict[int, threading.Thread] = threading._active  # type: ignore[attr-defined]  # current_thread() reads it
+
+    def enter(self: object) -> bool:
+        acquire()
+        holder = threads.get(ident()) or thread()
+        caller = frame(1)
+        stack = stacks.get(holder)
+        if stack is None:
+            stack = stacks[holder] = []
+        elif stack:
+            ordered(stack, name, caller.f_code, caller.f_lasti)
+        stack.append((name, monotonic() if clock.engine is None else now_ns(), caller.f_code, caller.f_lasti))
+        return True
+
+    def leave(self: object, kind: object, error: object, traceback: object) -> None:
+        holder = threads.get(ident()) or thread()
+        stack = stacks.get(holder)
+        if stack and len(stack) == 1 and stack[0][0] is name:
+            _, start, code, at = stack.pop()
+            ended.append((name, holder, start, monotonic() if clock.engine is None else now_ns(), code, at))
+        else:
+            finished(name, holder)
+        release()
+
+    made: type[TracedLock] = type(kind.__name__, (kind,), {"__enter__": enter, "__exit__": leave})
+    return made(real, name, trace)
 
 
 class TracedRLock(TracedLock):
@@ -78,7 +115,7 @@ class TracedRLock(TracedLock):
         self.real._acquire_restore(inner)
         caller = _frame(1)
         for _ in range(depth):
-            self._trace.began(self.name, current_thread(), caller.f_code, caller.f_lineno)
+            self._trace.began(self.name, current_thread(), caller.f_code, caller.f_lasti)
 
     def _is_owned(self) -> bool:
         return bool(self.real._is_owned())
@@ -99,7 +136,7 @@ class TracedAsyncLock:
 
     def _began(self, level: int) -> None:
         caller = _frame(level)
-        self._trace.began(self.name, asyncio.current_task(), caller.f_code, caller.f_lineno)
+        self._trace.began(self.name, asyncio.current_task(), caller.f_code, caller.f_lasti)
 
     async def __aenter__(self) -> None:
         await self.real.acquire()
@@ -126,7 +163,7 @@ def wrap(real: Any, name: str, trace: LockTrace) -> Any:
         return _condition(real, wrap(real._lock, name, trace))  # type: ignore[attr-defined]  # where it keeps its lock
     if not (hasattr(real, "acquire") and hasattr(real, "release")):
         raise ContractError(f"{name!r} is {real!r}: no lock, it has no acquire() and release()")
-    return TracedRLock(real, name, trace) if hasattr(real, "_release_save") else TracedLock(real, name, trace)
+    return _quick(TracedRLock if hasattr(real, "_release_save") else TracedLock, real, name, trace)
 
 
 def _condition(real: threading.Condition, lock: Any) -> threading.Condition:
