@@ -128,15 +128,15 @@ def test_pytest_collects_contracts_with_readable_ids(pytester: pytest.Pytester) 
         ]
     )
     assert "Traceback" not in result.stdout.str()
-    chosen = pytester.runpytest_subprocess("-p", "no:cacheprovider", "tests/test_it.py", timeout=50)
+    chosen = pytester.runpytest_inprocess("-p", "no:cacheprovider", "tests/test_it.py")
     chosen.assert_outcomes(passed=1)
-    one = pytester.runpytest_subprocess("-p", "no:cacheprovider", "pyproject.toml::no-flag", timeout=50)
+    one = pytester.runpytest_inprocess("-p", "no:cacheprovider", "pyproject.toml::no-flag")
     one.assert_outcomes(passed=1)
 
 
 def test_a_wrong_table_is_an_error_of_collection(pytester: pytest.Pytester) -> None:
     pytester.makepyprojecttoml(TOML.replace('lock = "_lock"\nat', 'lokc = "_lock"\nat'))
-    result = pytester.runpytest_subprocess("-p", "no:cacheprovider", "pyproject.toml", timeout=50)
+    result = pytester.runpytest_inprocess("-p", "no:cacheprovider", "pyproject.toml")
     result.assert_outcomes(errors=1)
     result.stdout.fnmatch_lines(["*number 1 (wait-outside-the-lock): must_not_hold takes no key 'lokc'*"])
 

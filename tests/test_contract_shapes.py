@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import shapes_hard
 import shapes_listed_hold
 import shapes_listed_rest
 import shapes_own
@@ -11,7 +12,7 @@ from contract_shapes import Shape
 
 from pytest_vramsettle.contracts import Verdict, render
 
-MODULES = (shapes_listed_hold, shapes_listed_rest, shapes_own, shapes_own_rest)
+MODULES = (shapes_hard, shapes_listed_hold, shapes_listed_rest, shapes_own, shapes_own_rest)
 BAD = [shape for module in MODULES for shape in module.BAD]
 GOOD = [shape for module in MODULES for shape in module.GOOD]
 

@@ -37,13 +37,13 @@ def make_app(pytester: pytest.Pytester, source: str) -> None:
 def test_the_example_passes_and_nothing_is_imported(pytester: pytest.Pytester) -> None:
     make_app(pytester, BACKEND)
     pytester.makepyfile(EXAMPLE)
-    pytester.runpytest_subprocess("-p", "no:cacheprovider", timeout=50).assert_outcomes(passed=1)
+    pytester.runpytest_inprocess("-p", "no:cacheprovider").assert_outcomes(passed=1)
 
 
 def test_a_failure_shows_both_places_and_the_calls(pytester: pytest.Pytester) -> None:
     make_app(pytester, UNDER_LOCK)
     pytester.makepyfile(EXAMPLE)
-    result = pytester.runpytest_subprocess("-p", "no:cacheprovider", timeout=50)
+    result = pytester.runpytest_inprocess("-p", "no:cacheprovider")
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(
         [

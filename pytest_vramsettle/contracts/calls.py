@@ -177,9 +177,10 @@ def _body(
     run = frame.run
     if isinstance(callee, Func):
         if not callee.sure:
-            state = state.doubted(frame.place(node), "its decorator is not of this project")
-        if functions.worth_walking(callee, args, keywords, run):
-            return functions.invoke(callee, args, keywords, state, frame, node, on_yield)
+            state = state.doubted(frame.place(node), "its decorator is not of this project, and may not call it")
+        if on_yield is not None or functions.worth_walking(callee, args, keywords, run):
+            ways = functions.invoke(callee, args, keywords, state, frame, node, on_yield)
+            return ways if callee.sure else [*ways, (state, UNKNOWN)]
         frame.raises(state.age(run.lasting), node)
         return [(state.age(run.lasting), UNKNOWN)]
     if isinstance(callee, ClassVal):

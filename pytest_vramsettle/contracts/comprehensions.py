@@ -27,7 +27,12 @@ def generator(node: ast.GeneratorExp, state: State, frame: Frame) -> list[tuple[
 def _walk(node: Comprehension, level: int, states: list[State], frame: Frame) -> list[State]:
     if level == len(node.generators):
         elements = [node.key, node.value] if isinstance(node, ast.DictComp) else [node.elt]
-        return merge(after for state in states for after, _ in expressions.evaluate_all(elements, state, frame))
+        ways = [way for state in states for way in expressions.evaluate_all(elements, state, frame)]
+        for _, values in ways:
+            for value in values:
+                reason = "is put into a container that this analysis does not follow"
+                frame.run.escape(value, frame.place(node), reason)
+        return merge(after for after, _ in ways)
     part = node.generators[level]
     found: list[State] = []
     for state in states:

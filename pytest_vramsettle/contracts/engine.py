@@ -176,6 +176,7 @@ class Run:
         self.relevance = Relevance(scope.modules, names, self._related)
         # Names of which a mention alone makes no unit relevant: `kill` of `_process.kill`.
         self.hot_names = {pattern.parts[-1] for pattern in rule.patterns.values()}
+        self.texts = self.hot_names | {path[-1] for path in locks}
         targets = {name for pattern in rule.patterns.values() for name in pattern.names}
         self.targets = Relevance(scope.modules, targets, self._related)
         self.fields: dict[Slot, dict[Value, None]] = {}
@@ -291,6 +292,8 @@ class Run:
     def escape(self, value: Value, place: Place, reason: str) -> bool:
         """Notes it where `value` holds a lock or a callable of interest."""
         what = "the lock" if any(isinstance(part, Lock | LockMethod) for part in parts_of(value)) else ""
+        if isinstance(value, Const) and isinstance(value.value, str) and value.value in self.texts:
+            what = "a name that the contract watches, as a text,"
         if not what and self.carries(value):
             what = "a function that the contract watches"
         if what and self.root is not None:
@@ -330,12 +333,12 @@ class Run:
             state = state.doubted(place, f"whether this is {lock.name} is not known")
         return self.rule.acquired(self, lock, state.acquire(lock, place, frame.chain), place)
 
-    def release(self, lock: Lock, state: State) -> State:
+    def release(self, lock: Lock, state: State, place: Place) -> State:
         if any(held.lock == lock for held in state.held):
             return state.release(lock)
-        # Of a dict's locks the one with an unknown key may be any that is held.
-        other = next((held.lock for held in state.held if held.lock.name == lock.name), None)
-        return state.release(other) if other is not None and not lock.sure else state
+        if any(held.lock.name == lock.name for held in state.held):
+            return state.doubted(place, "whether this is the lock that is held is not known")
+        return state
 
 
 def _is_async_lock(module: Module, locks: dict[Parts, str]) -> bool:

@@ -35,7 +35,11 @@ def lock_call(
     if name in _TAKES:
         return _take(lock, args, keywords, state, frame, node)
     if name in _LETS_GO:
-        return [(run.release(lock, state), NONE)]
+        released: Ways = [(run.release(lock, state, frame.place(node)), NONE)]
+        if lock.key == "?" and state.held:
+            reason = "whether this is the lock of that key is not known"
+            released.append((state.doubted(frame.place(node), reason), NONE))
+        return released
     if name == "locked":
         return [(state, TRUE if any(held.lock == lock for held in state.held) else UNKNOWN)]
     if name in _WAITS:

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from pytest_vramsettle.contracts import calls, expressions, functions, statements, tries
 from pytest_vramsettle.contracts.engine import Exit, Frame, Keywords, Ways
+from pytest_vramsettle.contracts.source import ClassInfo, Unit, dotted
 from pytest_vramsettle.contracts.state import State, merge
 from pytest_vramsettle.contracts.values import (
     NONE,
@@ -45,7 +46,7 @@ def _item(node: ast.With | ast.AsyncWith, index: int, states: list[State], frame
     item = node.items[index]
     grouped: dict[Value, list[State]] = {}
     for state in states:
-        for after, value in expressions.evaluate(item.context_expr, state, frame):
+        for after, value in _entered(item.context_expr, state, frame):
             grouped.setdefault(value, []).append(after)
     ended: list[State] = []
     for value, before in grouped.items():
@@ -61,12 +62,30 @@ def _item(node: ast.With | ast.AsyncWith, index: int, states: list[State], frame
     return merge(ended)
 
 
+def _entered(node: ast.expr, state: State, frame: Frame) -> Ways:
+    """A manager of the project is looked at even where nothing is named in it: it may swallow what is raised."""
+    if isinstance(node, ast.Call) and not frame.slice.is_hot(node):
+        parts = dotted(node.func)
+        own = parts[0] in ("self", "cls") if parts else False
+        found = frame.run.project.resolve(frame.unit.module, parts) if parts and not own else None
+        cls = frame.unit.cls
+        unit = frame.run.method(cls, parts[1]) if own and cls is not None and len(parts) == 2 else found
+        if isinstance(unit, Unit | ClassInfo):
+            return calls.call(node, state, frame)
+    return expressions.evaluate(node, state, frame)
+
+
 def around(value: Value, state: State, frame: Frame, node: ast.AST, body: Callable[[Ways], list[State]]) -> list[State]:
     """Enters the manager, runs the body, leaves it."""
     run = frame.run
     if isinstance(value, Lock):
         taken = run.acquire(value, state, frame, node)
-        return closing([(taken, TRUE_VALUE)], frame, body, lambda after, egress: [(run.release(value, after), False)])
+        return closing(
+            [(taken, TRUE_VALUE)],
+            frame,
+            body,
+            lambda after, egress: [(run.release(value, after, frame.place(node)), False)],
+        )
     if isinstance(value, Deferred) and value.kind in ("manager", "generator"):
         return _generator(value, state, frame, node, body)
     if isinstance(value, Suppress):
@@ -291,15 +310,14 @@ def _unwind(stack: Stack, state: State, frame: Frame, node: ast.AST) -> list[tup
             following += _unwind_item(item, each, frame, node)
         states = merge(following)
         swallows = swallows or isinstance(item, Suppress)
-    if swallows:
-        states = [each.doubted(frame.place(node), "a stack suppresses exceptions") for each in states]
-    return [(each, False) for each in states]
+    # Also where nothing was raised: the two answers are then the same.
+    return [(each, swallowed) for each in states for swallowed in ((True, False) if swallows else (False,))]
 
 
 def _unwind_item(item: Value, state: State, frame: Frame, node: ast.AST) -> list[State]:
     run = frame.run
     if isinstance(item, Lock):
-        return [run.release(item, state)]
+        return [run.release(item, state, frame.place(node))]
     if isinstance(item, Partial):
         return [after for after, _ in calls.apply(item.callee, item.args, item.keywords, state, frame, node)]
     if isinstance(item, Obj):
@@ -311,7 +329,7 @@ def _unwind_item(item: Value, state: State, frame: Frame, node: ast.AST) -> list
     if isinstance(item, Deferred):
         # What the manager took on its way in it lets go on its way out: each lock held through it, once.
         for held in state.held:
-            state = run.release(held.lock, state) if _took(item, held.place.unit.name) else state
+            state = run.release(held.lock, state, held.place) if _took(item, held.place.unit.name) else state
     return [state]
 
 

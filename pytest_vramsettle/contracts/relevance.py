@@ -306,6 +306,10 @@ def is_quiet(call: ast.Call) -> bool:
         base = dotted(function.value)
         if base and base[-1] in _QUIET_MODULES:
             return True
+        if base in (("self",), ("cls",)):
+            return False  # a method of ours, whatever its name
+        if function.attr == "get":
+            return bool(call.args) and not call.keywords  # of a dict: a queue's takes a timeout
         return function.attr in _QUIET_METHODS
     return False
 

@@ -167,7 +167,7 @@ class FollowRule(Watching):
             # It may be the stamp or not: neither reading lets the other one pass.
             return state.doubted(place, "what is written here is not known").mark((killed, where, stamped, place))
         if isinstance(value, Result) and self.patterns[role].value and killed != "no" and not value.late:
-            state = state.doubted(place, "the value was read before the kill")
+            return state.doubted(place, "the value was read before the kill")
         return state.mark((killed, where, True, place))
 
     def left(self, run: Run, egress: Exit) -> None:

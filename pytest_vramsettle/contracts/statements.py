@@ -170,7 +170,8 @@ def assign_attribute(owner: Value, name: str, value: Value, state: State, frame:
     for role, sure in run.matches(path, call=False):
         if sure == "maybe":
             state = state.doubted(place, "whether this is the attribute that is meant is not known")
-        state = run.rule.written(run, role, state, place, value)
+        else:
+            state = run.rule.written(run, role, state, place, value)
     if any(isinstance(part, Answer) for part in parts_of(value)):
         state = state.doubted(place, "the answer is stored, and what becomes of it is not followed")
     state = state.put(("attribute", name), UNKNOWN)
