@@ -6,13 +6,23 @@ import pytest
 import shapes_hard
 import shapes_listed_hold
 import shapes_listed_rest
+import shapes_more
+import shapes_more_rest
 import shapes_own
 import shapes_own_rest
 from contract_shapes import Shape
 
 from pytest_vramsettle.contracts import Verdict, render
 
-MODULES = (shapes_hard, shapes_listed_hold, shapes_listed_rest, shapes_own, shapes_own_rest)
+MODULES = (
+    shapes_listed_hold,
+    shapes_listed_rest,
+    shapes_own,
+    shapes_own_rest,
+    shapes_hard,
+    shapes_more,
+    shapes_more_rest,
+)
 BAD = [shape for module in MODULES for shape in module.BAD]
 GOOD = [shape for module in MODULES for shape in module.GOOD]
 

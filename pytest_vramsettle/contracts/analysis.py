@@ -50,6 +50,8 @@ def _one_round(run: Run, rule: Watching, within: Unit | None) -> None:
         for unit in units:
             for function in _entries(run, unit):
                 _run_one(run, rule, function, start)
+        for function in _made_in_bodies(run):
+            _run_one(run, rule, function, start)
         return
     kept, seen = dict(rule.findings), set(rule.seen)
     for unit in units:
@@ -83,6 +85,16 @@ def _entries(run: Run, unit: Unit, *, force: bool = False) -> Iterator[Func]:
             yield Func(unit, unit.node)
         else:
             yield Func(unit, unit.node, (owner,))
+
+
+def _made_in_bodies(run: Run) -> list[Func]:
+    """Methods that a class body makes by a call: `load = locked(_load)`."""
+    found = []
+    for cls in run.scope.family():
+        for (owner, _), values in run.fields.items():
+            if owner == f"{cls.module.name}.{cls.name}":
+                found += [functions.bind(value, Obj(cls, "")) for value in values if isinstance(value, Func)]
+    return [function for function in found if isinstance(function, Func)]
 
 
 def _reached_by_super(run: Run, cls: ClassInfo, unit: Unit) -> bool:

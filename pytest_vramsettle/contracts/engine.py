@@ -163,6 +163,22 @@ class Scope:
         return [self.cls, *(cls for cls in every if cls is not self.cls and self.cls in self.project.mro(cls))]
 
 
+class Lasting:
+    """Contains the attributes that only `__init__` assigns, in the modules that are read; and the locks themselves."""
+
+    def __init__(self, modules: Iterable[Module], locks: set[str]) -> None:
+        self._modules = tuple(modules)
+        self._known = dict.fromkeys(locks, True)
+
+    def __contains__(self, name: object) -> bool:
+        if not isinstance(name, str):
+            return False
+        if name not in self._known:
+            units = [unit for module in self._modules for prefix, unit in module.by_word.get(name, ()) if prefix]
+            self._known[name] = not any(unit.name != "__init__" and _assigns(unit, name) for unit in units)
+        return self._known[name]
+
+
 class Run:
     """`locks` maps the attribute paths (or the global) of each named lock to the lock's name."""
 
@@ -195,7 +211,7 @@ class Run:
         self.all_steps = 0
         self._numbers: dict[Hashable, int] = {}
         self._slices: dict[Unit, Slice] = {}
-        self._lasting: frozenset[str] | None = None
+        self.lasting = Lasting(scope.modules, {path[-1] for path in locks})
 
     def _related(self, cls: ClassInfo | None, owner: ClassInfo | None) -> bool:
         """A function that is in no class may call its first parameter `self` too."""
@@ -214,7 +230,6 @@ class Run:
     def forget_slices(self) -> None:
         """Names were added: what is hot is another set."""
         self._slices.clear()
-        self._lasting = None
 
     def number(self, *key: Hashable) -> int:
         return self._numbers.setdefault(key, len(self._numbers) + 1)
@@ -237,21 +252,6 @@ class Run:
 
     def setter(self, cls: ClassInfo, name: str) -> Unit | None:
         return next((each.setters[name] for each in self.mro(cls) if name in each.setters), None)
-
-    @property
-    def lasting(self) -> frozenset[str]:
-        """Attributes that only `__init__` assigns, as far as relevant units go; and the locks themselves."""
-        if self._lasting is None:
-            assigned: set[str] = set()
-            read: set[str] = set()
-            for module in self.scope.modules:
-                for name in self.relevance.names & module.identifiers:
-                    units = [unit for prefix, unit in module.by_word.get(name, ()) if prefix]
-                    read.add(name)
-                    if any(unit.name != "__init__" and _assigns(unit, name) for unit in units):
-                        assigned.add(name)
-            self._lasting = frozenset((read - assigned) | {path[-1] for path in self.locks})
-        return self._lasting
 
     def step(self, frame: Frame, node: ast.AST, states: int) -> None:
         self.steps += states
@@ -319,7 +319,9 @@ class Run:
         self.fields.setdefault(slot, {})[value] = None
         if any(isinstance(part, Deferred) for part in parts_of(value)) and self.carries(value):
             self.elsewhere.add(slot)
-        held = {part for part in parts_of(value) if isinstance(part, Obj) and part.site}
+        # With an object its attributes are kept, with a function the variables around it.
+        held: set[Hashable] = {part for part in parts_of(value) if isinstance(part, Obj) and part.site}
+        held |= {frame for part in parts_of(value) if isinstance(part, Func) for frame in part.closure}
         for (owner, name), item in state.store.items():
             if owner in held and item not in self.fields.get((owner, name), ()):
                 self.keep_field((owner, name), item, state)

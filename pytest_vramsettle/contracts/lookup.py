@@ -40,10 +40,20 @@ TRANSPARENT = frozenset(
 
 def look_up(name: str, state: State, frame: Frame) -> list[Value]:
     """All that it may stand for."""
+    cls = frame.unit.cls
+    if isinstance(frame.node, ast.ClassDef) and cls is not None:
+        if (name,) in frame.run.locks and frame.run.is_family(cls):
+            return [Lock(frame.run.locks[(name,)])]
+        if name in cls.methods:
+            return [function_value(cls.methods[name])]
     for number in (frame.number, *frame.closure):
         value = state.get((number, name))
         if value is not None:
             return [value]
+    for number in frame.closure:
+        kept = frame.run.fields_of((number, name))
+        if kept:
+            return kept
     if name in frame.locals:
         return [Path(Local(frame.number, name), ())]
     if frame.closure and name in functions.local_names(frame.unit.node):
@@ -147,7 +157,9 @@ def _of_object(owner: Obj, name: str, state: State, frame: Frame, node: ast.AST)
     if unit is not None:
         return _member(unit, owner, state, frame, node)
     kept = run.fields_of((owner, name)) or [
-        value for cls in run.mro(owner.cls) for value in run.fields_of((f"{cls.module.name}.{cls.name}", name))
+        functions.bind(value, owner)
+        for cls in run.mro(owner.cls)
+        for value in run.fields_of((f"{cls.module.name}.{cls.name}", name))
     ]
     if kept:
         return [(state.put((owner, name), value), value) if len(kept) > 1 else (state, value) for value in kept]
@@ -194,6 +206,11 @@ def element(owner: Value, key: Value, frame: Frame, node: ast.AST) -> list[Value
     """`owner[key]`."""
     if isinstance(owner, Lock):
         return [Lock(owner.name, key=_key_text(key), sure=owner.sure)]
+    if isinstance(owner, Path) and owner.attrs[-1:] == ("__dict__",) and isinstance(key, Const):
+        base = (
+            owner.root if len(owner.attrs) == 1 and isinstance(owner.root, Obj) else Path(owner.root, owner.attrs[:-1])
+        )
+        return [value for _, value in attribute(base, str(key.value), State({}), frame, node)]
     if not isinstance(owner, Seq):
         frame.run.escape(owner, frame.place(node), "is looked into in a way that this analysis does not follow")
         return [UNKNOWN]

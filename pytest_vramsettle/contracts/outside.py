@@ -84,6 +84,10 @@ def _getattr(args: Arguments, keywords: Keywords, state: State, frame: Frame, no
     return None
 
 
+def _vars(args: Arguments, keywords: Keywords, state: State, frame: Frame, node: ast.AST) -> Ways | None:
+    return [(state, Path(args[0], ("__dict__",)))] if args and isinstance(args[0], Obj) else None
+
+
 def _setattr(args: Arguments, keywords: Keywords, state: State, frame: Frame, node: ast.AST) -> Ways | None:
     if len(args) == 3 and isinstance(args[1], Const) and isinstance(args[1].value, str):
         return [(statements.assign_attribute(args[0], args[1].value, args[2], state, frame, node), NONE)]
@@ -201,6 +205,7 @@ _KNOWN: dict[str, Known] = {
     "run": _run_now,
     "to_thread": _to_thread,
     "map": _map,
+    "vars": _vars,
     "register": _later,
     "range": _range,
     "contextmanager": _manager,

@@ -27,8 +27,26 @@ IMPLICIT = frozenset(
     {"__init__", "__enter__", "__exit__", "__aenter__", "__aexit__", "__call__", "__iter__", "__next__"}
 )
 LOGGING = frozenset({"debug", "info", "warning", "error", "exception", "critical", "log"})
+STACKS = frozenset({"ExitStack", "AsyncExitStack", "ThreadPoolExecutor", "ProcessPoolExecutor", "TaskGroup"})
 _QUIET_NAMES = frozenset(
-    {"print", "len", "isinstance", "issubclass", "bool", "id", "hasattr", "callable", "type", "repr", "str", "super"}
+    {
+        "monotonic",
+        "monotonic_ns",
+        "perf_counter",
+        "perf_counter_ns",
+        "print",
+        "len",
+        "isinstance",
+        "issubclass",
+        "bool",
+        "id",
+        "hasattr",
+        "callable",
+        "type",
+        "repr",
+        "str",
+        "super",
+    }
 )
 _QUIET_METHODS = frozenset({"is_set", "set", "clear", "locked", "append", "get", "is_alive", "add", "discard"})
 _QUIET_MODULES = frozenset({"time", "logging", "log", "logger", "_log", "_logger", "LOG", "LOGGER"})
@@ -161,6 +179,8 @@ class Slice:
     def _further(self, root: ast.AST) -> Iterator[str]:
         """What hot statements assign, what hot branches depend on, and what hot calls are given."""
         for node in ast.walk(root):
+            if isinstance(node, ast.withitem | ast.Assign):
+                yield from _stacks(node)
             if id(node) not in self.hot:
                 continue
             if isinstance(node, ast.Assign):
@@ -235,6 +255,14 @@ def _stored(targets: Iterable[ast.expr]) -> Iterator[str]:
         for node in ast.walk(target):
             if isinstance(node, ast.Name) and node.id != "self":
                 yield node.id
+
+
+def _stacks(node: ast.withitem | ast.Assign) -> Iterator[str]:
+    """Variables to which managers and tasks are added: what is called on them matters, whatever it is given."""
+    made = node.context_expr if isinstance(node, ast.withitem) else node.value
+    if isinstance(made, ast.Call) and (dotted(made.func) or ("",))[-1] in STACKS:
+        targets = [node.optional_vars] if isinstance(node, ast.withitem) else node.targets
+        yield from _stored(target for target in targets if target is not None)
 
 
 def _tested(test: ast.expr) -> Iterator[str]:

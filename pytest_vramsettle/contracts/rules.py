@@ -159,13 +159,13 @@ class FollowRule(Watching):
 
     def written(self, run: Run, role: str, state: State, place: Place, value: Value) -> State:
         self.seen.add(role)
-        killed, where, stamped, _ = state.marks
+        killed, where, _, stamp = state.marks
         matching = value_matches(self.patterns[role], value)
         if matching is False:
-            return state
+            return state.mark((killed, where, False, stamp))
         if matching is None:
             # It may be the stamp or not: neither reading lets the other one pass.
-            return state.doubted(place, "what is written here is not known").mark((killed, where, stamped, place))
+            return state.doubted(place, "what is written here is not known").mark((killed, where, False, place))
         if isinstance(value, Result) and self.patterns[role].value and killed != "no" and not value.late:
             return state.doubted(place, "the value was read before the kill")
         return state.mark((killed, where, True, place))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Hashable, Iterable
+from collections.abc import Container, Hashable, Iterable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -120,7 +120,7 @@ class State:
     def learn(self, fact: Fact, value: bool) -> State:
         return replace(self, facts={**self.facts, fact: (value, True)})
 
-    def age(self, lasting: frozenset[str]) -> State:
+    def age(self, lasting: Container[str]) -> State:
         """An unknown call ran: facts on attributes may not hold any more, but for those that nobody reassigns."""
         if not any(fresh and _ages(fact, lasting) for fact, (_, fresh) in self.facts.items()):
             return self
@@ -153,7 +153,7 @@ class State:
         return replace(self, held=tuple(held))
 
 
-def _ages(fact: Fact, lasting: frozenset[str]) -> bool:
+def _ages(fact: Fact, lasting: Container[str]) -> bool:
     return any(not isinstance(owner, int) and name not in lasting for owner, name in fact.needs)
 
 
