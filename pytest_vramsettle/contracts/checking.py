@@ -93,7 +93,7 @@ def function_in(scope: Scope, name: str) -> Unit:
 
 def _nowhere(contract: Contract, scope: Scope) -> str:
     """What the contract names and no code does."""
-    words = frozenset(word for module in scope.modules for word in module.by_word)
+    words = frozenset(word for module in scope.modules for word in module.identifiers)
     wanted = {contract.lock.rpartition(".")[2]: f"the lock {contract.lock!r}"} if contract.lock else {}
     for role, pattern in contract.patterns.items():
         if role != "first":

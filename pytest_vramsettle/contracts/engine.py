@@ -159,8 +159,15 @@ class Scope:
         """The class, and its subclasses in the modules at hand."""
         if self.cls is None:
             return []
-        every = [cls for module in self.modules if module.units for cls in module.classes.values()]
-        return [self.cls, *(cls for cls in every if cls is not self.cls and self.cls in self.project.mro(cls))]
+        found = [self.cls]
+        for known in found:
+            # A module that does not name a class has no subclass of it.
+            last = known.name.rpartition(".")[2]
+            naming = [module for module in self.modules if last in module.identifiers and module.units]
+            for cls in (each for module in naming for each in module.classes.values()):
+                if cls not in found and known in self.project.bases(cls):
+                    found.append(cls)
+        return found
 
 
 class Lasting:
@@ -189,12 +196,13 @@ class Run:
         self.project = scope.project
         self.rule = rule
         self.locks = locks
-        self.relevance = Relevance(scope.modules, names, self._related)
+        home = (scope.cls.name if scope.cls is not None else scope.module.name).rpartition(".")[2]
+        self.relevance = Relevance(scope.modules, names, self._related, home)
         # Names of which a mention alone makes no unit relevant: `kill` of `_process.kill`.
         self.hot_names = {pattern.parts[-1] for pattern in rule.patterns.values()}
         self.texts = self.hot_names | {path[-1] for path in locks}
         targets = {name for pattern in rule.patterns.values() for name in pattern.names}
-        self.targets = Relevance(scope.modules, targets, self._related)
+        self.targets = Relevance(scope.modules, targets, self._related, home)
         self.fields: dict[Slot, dict[Value, None]] = {}
         self.escapes: dict[Escape, None] = {}
         self.inlined: set[Unit] = set()

@@ -56,7 +56,7 @@ class Relevance:
     """Grows: `add` takes in names, and the units that they make relevant.
 
     `related(cls, owner)` says whether `self.name` in a method of `cls` can be what `owner` (None: the contract's class)
-    calls so.
+    calls so; `home` is the name of the contract's class, or of its module.
     """
 
     def __init__(
@@ -64,12 +64,14 @@ class Relevance:
         modules: Iterable[Module],
         seeds: Iterable[str],
         related: Callable[[ClassInfo | None, ClassInfo | None], bool],
+        home: str,
     ) -> None:
         self.modules = tuple(modules)
         self.seeds = frozenset(seeds)
         self.names: set[str] = set()
         self.units: dict[Unit, None] = {}
         self._related = related
+        self._home = home
         self._done: set[tuple[str, ClassInfo | None]] = set()
         self.add(self.seeds)
 
@@ -94,7 +96,8 @@ class Relevance:
         if prefix in ("self.", "cls.", "super()."):
             return self._related(unit.cls, owner)
         if prefix == ".":
-            return name in self.seeds or name not in COMMON
+            # An object of unknown type has a common method of its own; one of a known type is named where it is used.
+            return name not in COMMON or (name in self.seeds and self._home in unit.module.identifiers)
         return owner is None
 
     def _take(self, unit: Unit) -> Iterator[tuple[str, ClassInfo | None]]:

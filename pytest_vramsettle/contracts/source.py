@@ -23,6 +23,11 @@ Function = ast.FunctionDef | ast.AsyncFunctionDef
 Parts = tuple[str, ...]
 
 _WORD = re.compile(r"(self\.|cls\.|super\(\)\.|\.)?([A-Za-z_]\w*)")
+_IMPORT = re.compile(
+    r"^[ \t;]*(?:.*;[ \t]*)?"
+    r"(?:from[ \t]+(\.*)[ \t]*([\w.]*)[ \t]+import[ \t]*(\([^)]*\)|[^\n;]*)|import[ \t]+([^\n;#]*))",
+    re.MULTILINE,
+)
 BODY = "<body>"
 """The name of the unit that holds the statements of a module or class body."""
 
@@ -168,12 +173,29 @@ class Module:
                     found[alias.asname or alias.name] = (*base, alias.name)
         return found
 
+    @cached_property
+    def mentioned_modules(self) -> frozenset[str]:
+        """What its import statements may name, read off the text: most modules need not be parsed."""
+        found: set[str] = set()
+        for dots, base, names, plain in _IMPORT.findall(self.text):
+            if plain:
+                parts = [part.split() for part in plain.split(",")]
+                found.update(part[0] for part in parts if part)
+                continue
+            full = ".".join(self._base(len(dots), base))
+            found.add(full)
+            found.update(f"{full}.{name}" for name in re.findall(r"[A-Za-z_]\w*", names))
+        return frozenset(found)
+
     def _base_of(self, node: ast.ImportFrom) -> Parts:
-        named = tuple(node.module.split(".")) if node.module else ()
-        if not node.level:
+        return self._base(node.level, node.module or "")
+
+    def _base(self, level: int, name: str) -> Parts:
+        named = tuple(name.split(".")) if name else ()
+        if not level:
             return named
         own = tuple(self.name.split("."))
-        keep = len(own) - node.level + (1 if self.is_package else 0)
+        keep = len(own) - level + (1 if self.is_package else 0)
         return own[: max(keep, 0)] + named
 
 
@@ -263,14 +285,15 @@ class Project:
 
     def imported(self, start: Module) -> list[Module]:
         """`start` and the project's modules that it imports, and those that they import."""
-        found = [start]
-        for module in found:
-            for parts in module.imports.values():
-                for name in (".".join(parts), ".".join(parts[:-1])):
-                    other = self.follow(name) if name else None
-                    if other is not None and other not in found:
-                        found.append(other)
-        return found
+        found = {start.name: start}
+        waiting = [start]
+        while waiting:
+            for name in waiting.pop().mentioned_modules:
+                other = self.follow(name) if name and name not in found else None
+                if other is not None:
+                    found[name] = other
+                    waiting.append(other)
+        return list(found.values())
 
     def resolve(self, module: Module, parts: Parts) -> Unit | ClassInfo | Module | None:
         """What a dotted path that begins in `module` stands for, where it is of this project."""
