@@ -33,7 +33,7 @@ class Pattern:
         name = ".".join(self.parts)
         if self.kind == "write":
             return f"{name} = {'.'.join(self.value)}()" if self.value else f"{name} = ..."
-        return f"{name}()"
+        return f"{name}.recording(...)" if self.kind == "recording" else f"{name}()"
 
     @property
     def names(self) -> tuple[str, ...]:
