@@ -6,7 +6,7 @@ import os
 import platform
 import time
 
-from bench import life, nvml, scoring, smi, startup, turns
+from bench import contracts, life, nvml, scoring, smi, startup, turns
 from bench.table import show
 
 
@@ -32,6 +32,8 @@ def main() -> None:
         turns.idle_section,
         life.settle_section,
         scoring.section,
+        contracts.source_section,
+        contracts.tracing_section,
     ):
         show(measure())
     print(f"measured in {time.monotonic() - started:.0f} s; variants took turns, and each figure is a median")

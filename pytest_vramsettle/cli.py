@@ -47,6 +47,7 @@ def _require(command: str, *packages: str) -> None:
 def _vramsettle_app() -> "typer.Typer":
     import typer
 
+    from pytest_vramsettle.cli_contracts import check
     from pytest_vramsettle.score import cli as scoring
 
     app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -61,6 +62,7 @@ def _vramsettle_app() -> "typer.Typer":
 
     app.command()(demo)
     scoring.register(app)
+    app.command()(check)
     return app
 
 

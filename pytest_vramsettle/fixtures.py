@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from fake_gpu import Driver
     from fake_gpu.trace import ReclaimTrace
     from pytest_vramsettle.clock import VirtualClock
+    from pytest_vramsettle.contracts.contract import LockContract, Target
+    from pytest_vramsettle.contracts.tracing import TracedLocks
     from pytest_vramsettle.deaths import Follower
     from pytest_vramsettle.kills import KillRecord
     from pytest_vramsettle.settle import SettleResult
@@ -85,3 +87,25 @@ def reclaim_trace(request: pytest.FixtureRequest) -> ReclaimTrace:
     from pytest_vramsettle.traces import read
 
     return read(request)
+
+
+@pytest.fixture
+def lock_contract(request: pytest.FixtureRequest) -> LockContract:
+    """Contracts over source that is read, not imported: `lock_contract("myapp.backend:Backend").must_not_hold(...)`."""
+    from pytest_vramsettle.contracts.collecting import target
+
+    def contract(spec: str) -> Target:
+        return target(request.config, spec)
+
+    return contract
+
+
+@pytest.fixture
+def traced_locks(request: pytest.FixtureRequest) -> Iterator[TracedLocks]:
+    """Wraps locks by name: `trace = traced_locks(backend, "_lock")`. Markers max_hold are judged at the test's end."""
+    from pytest_vramsettle.contracts.tracing import TracedLocks, limits_of
+
+    limits = limits_of(request.node)
+    with TracedLocks() as traced:
+        yield traced
+        traced.check_holds(limits)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -64,6 +65,23 @@ def add_options(parser: pytest.Parser) -> None:
         help="run every test on the virtual monotonic clock, but those marked real_clock",
     )
     parser.addini("virtual_clock", "whether every test runs on the virtual monotonic clock", type="bool", default=False)
+
+
+def declares_contracts(path: Path) -> bool:
+    """Whether a pyproject.toml may have `[[tool.vramsettle.contracts]]`, without reading it as TOML."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return False
+    return "[tool.vramsettle" in text and "contracts" in text
+
+
+def add_contracts(config: pytest.Config) -> None:
+    """Where a run takes its tests from `testpaths`, the rootdir's contracts are among them."""
+    path = config.rootpath / "pyproject.toml"
+    from_testpaths = config.args_source is pytest.Config.ArgsSource.TESTPATHS
+    if from_testpaths and str(path) not in config.args and declares_contracts(path):
+        config.args.append(str(path))
 
 
 def whole_suite(config: pytest.Config) -> bool:

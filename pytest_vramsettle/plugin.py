@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator
+from pathlib import Path
 
 import pytest
 
@@ -11,14 +12,33 @@ from pytest_vramsettle.fixtures import (
     _virtual_clock,
     fake_driver,
     kill_record,
+    lock_contract,
     monotonic_clock,
     reclaim_trace,
     settle,
+    traced_locks,
 )
 from pytest_vramsettle.left import summarise
-from pytest_vramsettle.options import MARKERS, add_options, options_of, wants_clock, whole_suite
+from pytest_vramsettle.options import (
+    MARKERS,
+    add_contracts,
+    add_options,
+    declares_contracts,
+    options_of,
+    wants_clock,
+    whole_suite,
+)
 
-__all__ = ["_virtual_clock", "fake_driver", "kill_record", "monotonic_clock", "reclaim_trace", "settle"]
+__all__ = [
+    "_virtual_clock",
+    "fake_driver",
+    "kill_record",
+    "lock_contract",
+    "monotonic_clock",
+    "reclaim_trace",
+    "settle",
+    "traced_locks",
+]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -53,6 +73,20 @@ def pytest_configure(config: pytest.Config) -> None:
         "reclaim_traces(*patterns): run this test once per recorded trace, which the fixture reclaim_trace gives it. "
         "Patterns such as 'traces/*.jsonl' are relative to the test's file or, where nothing is there, to the rootdir.",
     )
+    config.addinivalue_line(
+        "markers",
+        "max_hold(lock, seconds): with the fixture traced_locks: the test fails where that lock was held for longer.",
+    )
+    add_contracts(config)
+
+
+def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
+    """The contracts in pyproject.toml as tests."""
+    if file_path.name == "pyproject.toml" and declares_contracts(file_path):
+        from pytest_vramsettle.contracts.collecting import ContractFile
+
+        return ContractFile.from_parent(parent, path=file_path)
+    return None
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -1,0 +1,195 @@
+"""Runs a rule over all functions that matter, and comes to a verdict."""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+from collections.abc import Iterator
+
+from pytest_vramsettle.contracts import functions, lookup, statements
+from pytest_vramsettle.contracts.engine import Exit, Frame, Run, Scope, TooMuch, scope_names
+from pytest_vramsettle.contracts.relevance import mentions
+from pytest_vramsettle.contracts.rules import Finding, HoldRule, Watching
+from pytest_vramsettle.contracts.source import BODY, ClassInfo, Function, Parts, Unit
+from pytest_vramsettle.contracts.state import Doubt, Place, State
+from pytest_vramsettle.contracts.values import Func, Obj
+
+ROUNDS = 4
+IMPLICIT_EXITS = frozenset({"__enter__", "__exit__", "__aenter__", "__aexit__"})
+
+
+def analyse(scope: Scope, rule: Watching, locks: dict[Parts, str], names: set[str], within: Unit | None) -> Run:
+    """Round after round, until no attribute is found any more that may hold what is of interest."""
+    run = Run(scope, rule, locks, names)
+    for _ in range(ROUNDS):
+        before = {slot: set(values) for slot, values in run.fields.items()}
+        rule.reset()
+        for notes in (run.escapes, run.yields, run.joins, run.elsewhere):
+            notes.clear()
+        run.steps = 0
+        _one_round(run, rule, within)
+        if {slot: set(values) for slot, values in run.fields.items()} == before:
+            break
+        found = {
+            name
+            for (_, name), values in run.fields.items()
+            if any(isinstance(value, Obj) or run.tracks(value) for value in values)
+        }
+        run.relevance.add(found)
+        run.forget_slices()
+    return run
+
+
+def _one_round(run: Run, rule: Watching, within: Unit | None) -> None:
+    units = list(run.relevance.units)
+    for unit in units:
+        if unit.name == BODY:
+            _run_body(run, unit)
+    start = State({}, marks=rule.start)
+    if within is None:
+        for unit in units:
+            for function in _entries(run, unit):
+                _run_one(run, rule, function, start)
+        for function in _made_in_bodies(run):
+            _run_one(run, rule, function, start)
+        return
+    kept, seen = dict(rule.findings), set(rule.seen)
+    for unit in units:
+        if unit.name == "__init__" and unit is not within:
+            for function in _entries(run, unit):
+                _run_one(run, rule, function, start)
+    rule.findings.clear()
+    rule.findings.update(kept)
+    rule.seen &= seen
+    run.escapes.clear()
+    for function in _entries(run, within, force=True):
+        _run_one(run, rule, function, start)
+
+
+def _entries(run: Run, unit: Unit, *, force: bool = False) -> Iterator[Func]:
+    """The unit as it is called from outside, once for each class that it may be called on."""
+    if not isinstance(unit.node, Function):
+        return
+    if unit.cls is None:
+        yield Func(unit, unit.node)
+        return
+    owners: list[Obj] = []
+    if run.is_family(unit.cls):
+        for cls in run.scope.family():
+            own = cls is run.scope.cls or any(other in run.relevance.units for other in cls.methods.values())
+            if (own and run.method(cls, unit.name) is unit) or (own and _reached_by_super(run, cls, unit)):
+                owners.append(Obj(cls, ""))
+    owners = owners or [Obj(unit.cls, "" if run.is_family(unit.cls) else "root")]
+    for owner in owners:
+        if lookup.has_decorator(unit, frozenset({"staticmethod"})):
+            yield Func(unit, unit.node)
+        else:
+            yield Func(unit, unit.node, (owner,))
+
+
+def _made_in_bodies(run: Run) -> list[Func]:
+    """Methods that a class body makes by a call: `load = locked(_load)`."""
+    found = []
+    for cls in run.scope.family():
+        for (owner, _), values in run.fields.items():
+            if owner == f"{cls.module.name}.{cls.name}":
+                found += [functions.bind(value, Obj(cls, "")) for value in values if isinstance(value, Func)]
+    return [function for function in found if isinstance(function, Func)]
+
+
+def _reached_by_super(run: Run, cls: ClassInfo, unit: Unit) -> bool:
+    return cls is run.scope.cls and unit.cls in run.mro(cls) and run.method(cls, unit.name) is not unit
+
+
+def _run_body(run: Run, unit: Unit) -> None:
+    node = unit.node
+    run.root = unit
+    frame = Frame(run, unit, node, run.number("body", id(node)), run.slice(unit), locals=scope_names(node)[0])
+    body = [each for each in getattr(node, "body", []) if frame.slice.is_hot(each)]
+    skipped = (*Function.__args__, ast.ClassDef)
+    own = [each for each in body if not isinstance(each, skipped)]
+    with contextlib.suppress(TooMuch):  # the functions that are of interest are walked through on their own
+        statements.block(own, [State({}, marks=run.rule.start)], frame)
+
+
+def _run_one(run: Run, rule: Watching, function: Func, start: State) -> None:
+    run.steps = 0
+    try:
+        egresses = _outcomes(run, function, start)
+    except TooMuch as error:
+        doubt = Doubt(error.place, error.reason)
+        rule.findings[
+            Finding("there are too many ways through this function", (("here", error.place),), doubt=doubt)
+        ] = None
+        return
+    except RecursionError:
+        place = Place.of(function.unit, function.node)
+        doubt = Doubt(place, "expressions or calls are nested too deeply")
+        rule.findings[Finding("this function is nested too deeply", (("here", place),), doubt=doubt)] = None
+        return
+    for egress in egresses:
+        rule.left(run, egress)
+        if egress.kind == "return":
+            run.escape(egress.value, egress.place, "is returned to callers that are not known")
+
+
+def _outcomes(run: Run, function: Func, start: State) -> list[Exit]:
+    """Through its decorators, where they are the project's."""
+    node = function.node
+    plain = not isinstance(node, Function) or not node.decorator_list or function.manager
+    if plain or lookup.has_decorator(function.unit, lookup.PROPERTIES):
+        return functions.run_root(run, function, start)
+    run.root = function.unit
+    frame = Frame(run, function.unit, function.unit.module.tree, 0, run.slice(function.unit))
+    found: list[Exit] = []
+    for after, value in functions.decorated(Func(function.unit, node), start, frame, node):
+        if isinstance(value, Func) and value.node is node:
+            found += functions.run_root(run, function, start)
+        elif isinstance(value, Func):
+            made = functions.bind(value, function.bound[0]) if function.bound else value
+            if isinstance(made, Func):
+                found += functions.run_root(run, made, after)
+                run.inlined.add(function.unit)
+    return found
+
+
+def doubts(run: Run, rule: Watching, names: set[str], within: Unit | None) -> list[Finding]:
+    """What was not understood: what went where nothing is followed, and mentions that nothing was made of."""
+    found = []
+    for escape in run.escapes:
+        handed_on = "returned to callers" in escape.reason or "handed out by" in escape.reason
+        if not (handed_on and escape.inside in run.inlined):
+            found.append(unclear(escape.place, escape.reason))
+    if isinstance(rule, HoldRule):
+        found += [finding for finding, unit in rule.leaks.items() if unit not in run.inlined]
+        for place, unit in run.yields.items():
+            if unit not in run.inlined:
+                found.append(unclear(place, f"{rule.lock} is held while others run what is between the yields"))
+    for unit in run.walked | run.inlined:
+        found += [unclear(place, "this mention is not understood") for place in _unseen(run, unit, names)]
+    return found
+
+
+def unclear(place: Place, reason: str) -> Finding:
+    return Finding(reason, (("here", place),), doubt=Doubt(place, reason))
+
+
+def _unseen(run: Run, unit: Unit, names: set[str]) -> Iterator[Place]:
+    """Names in statements that were reached, which no evaluation has come by."""
+    waiting: list[tuple[ast.AST, bool]] = [(unit.node, False)]
+    while waiting:
+        node, reached = waiting.pop()
+        if isinstance(node, ast.stmt):
+            reached = id(node) in run.visited
+        if (
+            isinstance(node, ast.Name | ast.Attribute)
+            and reached
+            and mentions(node, names)
+            and id(node) not in run.seen
+        ):
+            yield Place.of(unit, node)
+        for name, value in ast.iter_fields(node):
+            if name in ("annotation", "returns", "decorator_list", "type_params"):
+                continue
+            items = value if isinstance(value, list) else [value]
+            waiting += [(item, reached) for item in items if isinstance(item, ast.AST)]

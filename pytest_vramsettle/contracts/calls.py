@@ -1,0 +1,282 @@
+"""Calls: of the project's functions, of locks, of what is deferred, and of everything else."""
+
+from __future__ import annotations
+
+import ast
+import re
+from dataclasses import replace
+
+from pytest_vramsettle.contracts import expressions, functions, locking, outside
+from pytest_vramsettle.contracts.engine import Frame, Keywords, OnYield, Ways
+from pytest_vramsettle.contracts.relevance import COMMON, is_quiet
+from pytest_vramsettle.contracts.source import Unit
+from pytest_vramsettle.contracts.state import Place, State, merge
+from pytest_vramsettle.contracts.values import (
+    EXT,
+    UNKNOWN,
+    Answer,
+    ClassVal,
+    Const,
+    Deferred,
+    Ext,
+    Func,
+    Local,
+    LockMethod,
+    Method,
+    Obj,
+    Partial,
+    Path,
+    Result,
+    Seq,
+    Unknown,
+    Value,
+    parts_of,
+)
+
+
+def call(node: ast.Call, state: State, frame: Frame) -> Ways:
+    """`f(a, b=c)`."""
+    ways: Ways = []
+    for after, callee in expressions.evaluate(node.func, state, frame):
+        for ready, args, keywords in _arguments(node, after, frame):
+            frame.run.step(frame, node, 1)
+            ways += apply(callee, args, keywords, ready, frame, node)
+    return ways
+
+
+def _arguments(node: ast.Call, state: State, frame: Frame) -> list[tuple[State, tuple[Value, ...], Keywords]]:
+    plain = [each.value if isinstance(each, ast.Starred) else each for each in node.args]
+    named = [keyword.value for keyword in node.keywords]
+    found = []
+    for after, values in expressions.evaluate_all([*plain, *named], state, frame):
+        args: list[Value] = []
+        for each, value in zip(node.args, values, strict=False):
+            if isinstance(each, ast.Starred) and isinstance(value, Seq):
+                args += value.items
+            else:
+                args.append(value)
+        keywords: list[tuple[str, Value]] = []
+        for keyword, value in zip(node.keywords, values[len(plain) :], strict=True):
+            if keyword.arg is not None:
+                keywords.append((keyword.arg, value))
+            elif isinstance(value, Seq) and value.keys is not None:
+                keywords += [
+                    (str(key.value) if isinstance(key, Const) else "?", item)
+                    for key, item in zip(value.keys, value.items, strict=True)
+                ]
+            else:
+                keywords.append(("**", value))
+        found.append((after, tuple(args), tuple(keywords)))
+    return found
+
+
+def apply(
+    callee: Value, args: tuple[Value, ...], keywords: Keywords, state: State, frame: Frame, node: ast.AST
+) -> Ways:
+    """What a call of this value does."""
+    if isinstance(callee, LockMethod):
+        return locking.lock_call(callee, args, keywords, state, frame, node)
+    if isinstance(callee, Func):
+        return _call_function(callee, args, keywords, state, frame, node)
+    if isinstance(callee, Partial):
+        return apply(callee.callee, (*callee.args, *args), (*callee.keywords, *keywords), state, frame, node)
+    if isinstance(callee, ClassVal):
+        return perform(callee, args, keywords, state, frame, node)
+    if isinstance(callee, Method):
+        return outside.method_call(callee, args, keywords, state, frame, node)
+    if isinstance(callee, Obj):
+        unit = frame.run.method(callee.cls, "__call__")
+        if unit is not None:
+            return apply(replace(_plain(unit), bound=(callee,)), args, keywords, state, frame, node)
+    if isinstance(callee, Path):
+        if isinstance(callee.root, Ext):
+            known = outside.known_call(callee, args, keywords, state, frame, node)
+            if known is not None:
+                return known
+        if callee.attrs and _is_unawaited(callee, frame, node):
+            return [(state, Deferred("coroutine", callee, args, keywords))]
+        known = outside.known_method(callee, args, keywords, state, frame, node) if callee.attrs else None
+        if known is not None:
+            return known
+        return perform(callee, args, keywords, state, frame, node)
+    return unknown_call(callee, args, keywords, state, frame, node)
+
+
+def _plain(unit: Unit) -> Func:
+    if isinstance(unit.node, ast.Module | ast.ClassDef):
+        raise TypeError(f"{unit!r} is no function")
+    return Func(unit, unit.node)
+
+
+def _is_unawaited(callee: Path, frame: Frame, node: ast.AST) -> bool:
+    """A watched call in a coroutine that others of the project await, and this one does not."""
+    if not frame.is_async or id(node) in frame.run.awaited or not frame.run.matches(callee):
+        return False
+    awaited = re.compile(rf"await\s+[\w.]*\b{re.escape(callee.attrs[-1])}\(")
+    return any(
+        callee.attrs[-1] in module.identifiers and awaited.search(module.text) for module in frame.run.scope.modules
+    )
+
+
+def _call_function(
+    callee: Func, args: tuple[Value, ...], keywords: Keywords, state: State, frame: Frame, node: ast.AST
+) -> Ways:
+    if callee.manager:
+        return [(state, Deferred("manager", callee, args, keywords))]
+    if callee.is_generator:
+        return [(state, Deferred("generator", callee, args, keywords))]
+    if callee.is_async:
+        return [(state, Deferred("coroutine", callee, args, keywords))]
+    return perform(callee, args, keywords, state, frame, node)
+
+
+def perform(
+    callee: Value,
+    args: tuple[Value, ...],
+    keywords: Keywords,
+    state: State,
+    frame: Frame,
+    node: ast.AST,
+    on_yield: OnYield | None = None,
+) -> Ways:
+    """Runs it, and tells the rule before, after, and when it raises."""
+    run, rule, place = frame.run, frame.run.rule, frame.place(node)
+    roles = run.matches(callee)
+    if any(sure == "maybe" for _, sure in roles):
+        state = state.doubted(place, "whether this is the call that is meant is not known")
+    begun = state
+    for role, _ in roles:
+        begun = rule.reach(run, role, begun, place, frame.chain)
+    outer, frame.sink = frame.sink, []
+    try:
+        ways = _body(callee, args, keywords, begun, frame, node, on_yield)
+        if roles:
+            frame.raises(begun, node)
+    finally:
+        raised, frame.sink = frame.sink, outer
+    for egress in raised:
+        for role, _ in roles:
+            egress.state = rule.failed(run, role, egress.state, place)
+    frame.sink += raised
+    for role, sure in roles:
+        ways = [way for after, value in ways for way in rule.done(run, role, after, place, value)]
+        if sure == "maybe":
+            ways.append((state, UNKNOWN))
+    return ways
+
+
+def _body(
+    callee: Value,
+    args: tuple[Value, ...],
+    keywords: Keywords,
+    state: State,
+    frame: Frame,
+    node: ast.AST,
+    on_yield: OnYield | None,
+) -> Ways:
+    run = frame.run
+    if isinstance(callee, Func):
+        if not callee.sure:
+            state = state.doubted(frame.place(node), "its decorator is not of this project, and may not call it")
+        if on_yield is not None or functions.worth_walking(callee, args, keywords, run):
+            ways = functions.invoke(callee, args, keywords, state, frame, node, on_yield)
+            return ways if callee.sure else [*ways, (state, UNKNOWN)]
+        frame.raises(state.age(run.lasting), node)
+        return [(state.age(run.lasting), UNKNOWN)]
+    if isinstance(callee, ClassVal):
+        return construct(callee, args, keywords, state, frame, node)
+    if isinstance(callee, Path) and isinstance(callee.root, Local | Unknown) and callee.attrs:
+        return _maybe_ours(callee, args, keywords, state, frame, node)
+    return unknown_call(callee, args, keywords, state, frame, node)
+
+
+def _maybe_ours(
+    callee: Path, args: tuple[Value, ...], keywords: Keywords, state: State, frame: Frame, node: ast.AST
+) -> Ways:
+    """A method of an unknown object, which may be one of the class that the contract is about."""
+    run, name = frame.run, callee.attrs[-1]
+    ways = unknown_call(callee, args, keywords, state, frame, node)
+    cls = run.scope.cls
+    unit = run.method(cls, name) if cls is not None and name not in COMMON and not run.matches(callee) else None
+    if cls is None or unit is None or unit not in run.targets.units or not functions.is_plain(unit):
+        return ways
+    doubted = state.doubted(frame.place(node), f"whether this is {cls.name}.{name} is not known")
+    return [*ways, *apply(replace(_plain(unit), bound=(Obj(cls, ""),)), args, keywords, doubted, frame, node)]
+
+
+def construct(
+    callee: ClassVal, args: tuple[Value, ...], keywords: Keywords, state: State, frame: Frame, node: ast.AST
+) -> Ways:
+    """An instance of a class of the project."""
+    run, cls = frame.run, callee.cls
+    family = run.is_family(cls)
+    made = Obj(cls, "" if family else f"{getattr(node, 'lineno', 0)}:{getattr(node, 'col_offset', 0)}")
+    unit = run.method(cls, "__init__")
+    if unit is None:
+        for name, value in (*zip(functions.fields_in_order(cls), args, strict=False), *keywords):
+            if not isinstance(value, Const) and value != UNKNOWN:
+                state = state.put((made, name), value)
+        frame.raises(state, node)
+        return [(state, made)]
+    function = replace(_plain(unit), bound=(made,))
+    if functions.worth_walking(function, args, keywords, run) or any(isinstance(value, Obj) for value in args):
+        return [(after, made) for after, _ in functions.invoke(function, args, keywords, state, frame, node)]
+    frame.raises(state, node)
+    return [(state.age(run.lasting), made)]
+
+
+def unknown_call(
+    callee: Value, args: tuple[Value, ...], keywords: Keywords, state: State, frame: Frame, node: ast.AST
+) -> Ways:
+    """It may raise and change attributes; what it is given has gone where nothing is followed."""
+    run, place = frame.run, frame.place(node)
+    if not (isinstance(node, ast.Call) and is_quiet(node)):
+        frame.raises(state.age(run.lasting), node)
+        state = state.age(run.lasting)
+        for value in (*args, *(value for _, value in keywords)):
+            run.escape(value, place, "is handed to a call that this analysis does not follow")
+            if any(isinstance(part, Answer) for part in parts_of(value)):
+                state = state.doubted(place, "what becomes of the answer is not followed")
+    if isinstance(callee, Path) and callee.root == EXT:
+        return [(state, Result(callee, run.rule.is_late(state)))]
+    return [(state, UNKNOWN)]
+
+
+def run_deferred(value: Deferred, state: State, frame: Frame, node: ast.AST, passing: OnYield | None = None) -> Ways:
+    """Runs to its end what was put off: a coroutine that is awaited, a generator that is used up, a thread joined."""
+    if value.kind == "acquire":
+        return locking.acquired_late(value, state, frame, node)
+    if value.kind == "gather":
+        states = [state]
+        for item in value.args:
+            if isinstance(item, Deferred):
+                states = merge(after for each in states for after, _ in run_deferred(item, each, frame, node))
+        for each in states:
+            frame.raises(each, node)
+        return [(each, UNKNOWN) for each in states]
+    if value.kind in ("coroutine", "generator", "manager"):
+        on_yield = passing or (lambda back, item, inner, where: [back])
+        return perform(value.callee, value.args, value.keywords, state, frame, node, on_yield)
+    if value.kind == "map":
+        ran = [after for after, _ in apply(value.callee, value.args, (), state, frame, node)]
+        return [(each, UNKNOWN) for each in merge([state, *ran])]
+    if isinstance(value.callee, Deferred):
+        return run_deferred(value.callee, state, frame, node)
+    ways: Ways = []
+    for after, result in apply(value.callee, value.args, value.keywords, state, frame, node):
+        ways += run_deferred(result, after, frame, node) if isinstance(result, Deferred) else [(after, result)]
+    return ways
+
+
+def explore(value: Deferred, state: State, frame: Frame, node: ast.AST) -> None:
+    """What another thread or task runs, with no lock of this one; this path goes on without it."""
+    if not frame.run.carries(value) and not functions.touches_locks(value, frame.run):
+        return
+    outer, frame.sink = frame.sink, []
+    try:
+        run_deferred(value, replace(state, held=()), frame, node)
+    finally:
+        frame.sink = outer
+
+
+__all__ = ["Place", "apply", "call", "explore", "perform", "run_deferred", "unknown_call"]

@@ -1,0 +1,164 @@
+"""From a declaration to a verdict."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from pytest_vramsettle.contracts import analysis
+from pytest_vramsettle.contracts.engine import Run, Scope
+from pytest_vramsettle.contracts.errors import ContractError, SourceError
+from pytest_vramsettle.contracts.naming import find_name
+from pytest_vramsettle.contracts.patterns import Pattern
+from pytest_vramsettle.contracts.rules import Finding, FollowRule, HoldRule, PrecedeRule, RecheckRule, Watching
+from pytest_vramsettle.contracts.source import Parts, Unit, closest, dotted, without_collections
+from pytest_vramsettle.contracts.verdicts import Outcome, Verdict
+
+if TYPE_CHECKING:
+    from pytest_vramsettle.contracts.contract import Contract
+
+
+def check(contract: Contract, scope: Scope) -> Outcome:
+    """Raises `ContractError` where the function that it names is not there."""
+    with without_collections():
+        return _check(contract, scope)
+
+
+def _check(contract: Contract, scope: Scope) -> Outcome:
+    within = function_in(scope, contract.within) if contract.within is not None else None
+    if contract.rule == "must_not_name":
+        return _outcome(contract, scope, list(find_name(scope, contract.name, within)), "")
+    rule = _rule(contract)
+    locks = lock_paths(scope, contract.lock) if contract.lock else {}
+    run = analysis.analyse(scope, rule, locks, _names(contract, locks), within)
+    findings = [*rule.findings, *_deferred(run)]
+    targets = {name for pattern in contract.patterns.values() for name in pattern.names} | {path[-1] for path in locks}
+    if not any(finding.doubt is None for finding in findings):
+        findings += analysis.doubts(run, rule, targets, within)
+    return _outcome(contract, scope, findings, _nowhere(contract, scope) or _not_reached(contract, rule))
+
+
+def _names(contract: Contract, locks: dict[Parts, str]) -> set[str]:
+    names = {name for pattern in contract.patterns.values() for name in pattern.names}
+    for path in locks:
+        names.add(path[-1])
+    for pattern in contract.patterns.values():
+        if pattern.kind == "recording":
+            names |= {"recording", pattern.parts[-1]}
+    return names
+
+
+def _rule(contract: Contract) -> Watching:
+    patterns = dict(contract.patterns)
+    if contract.rule == "must_not_hold":
+        return HoldRule(patterns, lock=contract.lock)
+    if contract.rule == "must_precede":
+        return PrecedeRule(patterns)
+    if contract.rule == "must_follow":
+        return FollowRule(patterns, every_exit=contract.every_exit, only_if=contract.only_if)
+    return RecheckRule(patterns, lock=contract.lock, proceed_if=contract.proceed_if)
+
+
+def _outcome(contract: Contract, scope: Scope, findings: list[Finding], note: str) -> Outcome:
+    sure = [finding for finding in findings if finding.doubt is None]
+    verdict = Verdict.KEPT
+    if sure:
+        verdict, findings = Verdict.VIOLATED, sure
+    elif findings:
+        verdict = Verdict.CANNOT_TELL
+    elif note:
+        verdict = Verdict.VACUOUS
+    shown = tuple(findings[:5])
+    path = scope.module.path
+    said = note if verdict is Verdict.VACUOUS else ""
+    return Outcome(contract.id or contract.text, contract.text, verdict, shown, said, contract.waive, path)
+
+
+def function_in(scope: Scope, name: str) -> Unit:
+    """Raises `SourceError` where neither the class nor its module has it."""
+    cls = scope.cls
+    if cls is not None:
+        for each in scope.project.mro(cls):
+            if name in each.methods:
+                return each.methods[name]
+    if name in scope.module.functions:
+        return scope.module.functions[name]
+    there = {method for each in scope.project.mro(cls) for method in each.methods} if cls is not None else set()
+    owner = f"class {cls.name}" if cls is not None else f"module {scope.module.name}"
+    raise SourceError(
+        f"{scope.module.path}: {owner} has no function {name!r}{closest(name, there | set(scope.module.functions))}"
+    )
+
+
+def _nowhere(contract: Contract, scope: Scope) -> str:
+    """What the contract names and no code does."""
+    words = frozenset(word for module in scope.modules for word in module.identifiers)
+    wanted = {contract.lock.rpartition(".")[2]: f"the lock {contract.lock!r}"} if contract.lock else {}
+    for role, pattern in contract.patterns.items():
+        if role != "first":
+            wanted[pattern.parts[-1]] = f"{pattern.text!r}"
+    for word, what in wanted.items():
+        if word not in words:
+            return f"{what} is used by no code{closest(word, [each for each in words if each.startswith('_')])}"
+    return ""
+
+
+def _not_reached(contract: Contract, rule: Watching) -> str:
+    wanted = {"must_not_hold": ("lock", "at"), "must_precede": ("then",), "must_follow": ("kill",)}
+    for role in wanted.get(contract.rule, ("lock", "then")):
+        if role not in rule.seen:
+            what = f"the lock {contract.lock!r} is never taken" if role == "lock" else ""
+            where = f" in {contract.within}" if contract.within else ""
+            return (what or f"{contract.patterns[role].text} is never reached") + where
+    return ""
+
+
+def _deferred(run: Run) -> list[Finding]:
+    if not (run.joins and run.elsewhere):
+        return []
+    return [analysis.unclear(place, "what is waited for here under the lock is not known") for place in run.joins]
+
+
+def lock_paths(scope: Scope, name: str) -> dict[Parts, str]:
+    """The lock's path; also that of a lock over which it is a Condition."""
+    paths = {tuple(name.split(".")): name}
+    last = name.rpartition(".")[2]
+    for module in scope.modules:
+        for _, unit in module.by_word.get(last, ()) if "Condition" in module.identifiers else ():
+            for node in ast.walk(unit.node):
+                if isinstance(node, ast.Assign) and isinstance(node.value, ast.Call) and node.value.args:
+                    called = (dotted(node.value.func) or ("",))[-1]
+                    inner = dotted(node.value.args[0])
+                    targets = {dotted(target)[-1:] for target in node.targets}
+                    if called == "Condition" and (last,) in targets and inner:
+                        paths[inner[1:] if inner[0] == "self" else inner] = name
+    return paths
+
+
+def refuse_contradictions(contracts: Sequence[Contract]) -> None:
+    """Raises `ContractError` for two contracts that no code can keep both."""
+    for index, one in enumerate(contracts):
+        for other in contracts[index + 1 :]:
+            why = _contradiction(one, other) or _contradiction(other, one)
+            if why:
+                raise ContractError(f"these contracts contradict each other: {one.text!r} and {other.text!r}: {why}")
+
+
+def _contradiction(one: Contract, other: Contract) -> str:
+    if one.target.spec != other.target.spec:
+        return ""
+    first, second = one.patterns, other.patterns
+    both_ways = _parts(first, "first") == _parts(second, "then") and _parts(first, "then") == _parts(second, "first")
+    if one.rule == other.rule == "must_precede" and one.within == other.within and both_ways:
+        return "each of the two calls would have to come before the other"
+    if one.rule == "must_not_name" and one.within in (None, other.within):
+        named = {part for pattern in second.values() for part in pattern.parts} | {other.lock, other.name} - {""}
+        if other.rule != "must_not_name" and one.name in named:
+            return f"{one.name!r} may not be named, and the other contract needs it"
+    return ""
+
+
+def _parts(patterns: object, role: str) -> Parts:
+    found = patterns.get(role) if isinstance(patterns, dict) else None
+    return found.parts if isinstance(found, Pattern) else ()

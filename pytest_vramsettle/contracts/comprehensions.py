@@ -1,0 +1,68 @@
+"""Comprehensions are loops; a generator expression that nobody iterates does nothing."""
+
+from __future__ import annotations
+
+import ast
+
+from pytest_vramsettle.contracts import expressions
+from pytest_vramsettle.contracts.engine import Frame
+from pytest_vramsettle.contracts.state import State, merge
+from pytest_vramsettle.contracts.values import UNKNOWN, Seq, Value
+
+Comprehension = ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp
+
+
+def comprehension(node: Comprehension, state: State, frame: Frame) -> list[tuple[State, Value]]:
+    """Zero times or more, or once for each item where the items are known."""
+    return [(after, UNKNOWN) for after in _walk(node, 0, [state], frame)]
+
+
+def generator(node: ast.GeneratorExp, state: State, frame: Frame) -> list[tuple[State, Value]]:
+    """Taken to be iterated there and then as far as danger goes, and not at all as far as merit does."""
+    ran = _walk(node, 0, [state], frame)
+    reason = "whether this generator expression is iterated is not followed"
+    return [(after.doubted(frame.place(node), reason), UNKNOWN) for after in merge([*ran, state])]
+
+
+def _walk(node: Comprehension, level: int, states: list[State], frame: Frame) -> list[State]:
+    if level == len(node.generators):
+        elements = [node.key, node.value] if isinstance(node, ast.DictComp) else [node.elt]
+        ways = [way for state in states for way in expressions.evaluate_all(elements, state, frame)]
+        for _, values in ways:
+            for value in values:
+                reason = "is put into a container that this analysis does not follow"
+                frame.run.escape(value, frame.place(node), reason)
+        return merge(after for after, _ in ways)
+    part = node.generators[level]
+    found: list[State] = []
+    for state in states:
+        for after, iterable in expressions.evaluate(part.iter, state, frame):
+            items = iterable.items if isinstance(iterable, Seq) and iterable.keys is None else None
+            found += _rounds(node, level, after, items, frame)
+    return merge(found)
+
+
+def _rounds(
+    node: Comprehension, level: int, state: State, items: tuple[Value, ...] | None, frame: Frame
+) -> list[State]:
+    part = node.generators[level]
+    states, seen = [state], [state]
+    for item in items if items is not None else (UNKNOWN, UNKNOWN):
+        bound = []
+        for each in states:
+            bound += bind(part.target, item, each, frame)
+        for test in part.ifs:
+            bound = [yes for each in bound for yes in expressions.branch(test, each, frame)[0]]
+        states = _walk(node, level + 1, bound, frame)
+        if part.ifs or items is None:
+            states = merge([*states, *seen])
+        seen = states
+    return states
+
+
+def bind(target: ast.expr, value: Value, state: State, frame: Frame) -> list[State]:
+    """The variable of a comprehension."""
+    for each in ast.walk(target):
+        if isinstance(each, ast.Name):
+            state = state.put((frame.number, each.id), value if each is target else UNKNOWN)
+    return [state]

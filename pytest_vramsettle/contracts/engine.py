@@ -1,0 +1,400 @@
+"""One analysis of one contract: what the parts of the interpreter share, and what is found on the way."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Callable, Hashable, Iterable
+from dataclasses import dataclass, field
+
+from pytest_vramsettle.contracts.patterns import Pattern, Sure
+from pytest_vramsettle.contracts.relevance import Relevance, Slice
+from pytest_vramsettle.contracts.source import ClassInfo, Function, Module, Parts, Project, Unit
+from pytest_vramsettle.contracts.state import Place, Slot, State
+from pytest_vramsettle.contracts.values import (
+    EXT,
+    UNKNOWN,
+    Answer,
+    Const,
+    Deferred,
+    Func,
+    Lock,
+    LockMethod,
+    Obj,
+    Partial,
+    Path,
+    Stack,
+    Value,
+    own_nodes,
+    parts_of,
+)
+
+MOST_STEPS = 12_000
+"""From one function; a step is a statement in one state."""
+MOST_OF_ALL = 120_000
+MOST_STATES = 400
+DEEPEST = 14
+
+
+Ways = list[tuple[State, Value]]
+"""The states after something, each with its value."""
+
+Keywords = tuple[tuple[str, Value], ...]
+
+
+class TooMuch(Exception):
+    """More paths than this analysis follows; the verdict is then *cannot tell*."""
+
+    def __init__(self, place: Place, reason: str) -> None:
+        super().__init__(reason)
+        self.place = place
+        self.reason = reason
+
+
+@dataclass(slots=True)
+class Exit:
+    """A way out of a block: 'return', 'raise', 'break' or 'continue'. `error` names what is raised; '' is anything."""
+
+    kind: str
+    state: State
+    place: Place
+    value: Value = UNKNOWN
+    error: str = ""
+
+
+@dataclass(slots=True)
+class Frame:
+    """A function that is being walked through. Whoever catches exits puts another list in `sink` meanwhile."""
+
+    run: Run
+    unit: Unit
+    node: ast.AST
+    number: int
+    slice: Slice
+    closure: tuple[int, ...] = ()
+    chain: tuple[Place, ...] = ()
+    on_yield: Callable[[State, Value, Frame, ast.AST], list[State]] | None = None
+    sink: list[Exit] = field(default_factory=list)
+    locals: frozenset[str] = frozenset()
+    outer: frozenset[str] = frozenset()
+    me: Value = UNKNOWN
+    handling: list[str] = field(default_factory=list)
+
+    def place(self, node: ast.AST) -> Place:
+        return Place.of(self.unit, node)
+
+    def leave(self, kind: str, state: State, node: ast.AST, value: Value = UNKNOWN, error: str = "") -> None:
+        self.sink.append(Exit(kind, state, self.place(node), value, error))
+
+    def raises(self, state: State, node: ast.AST, error: str = "") -> None:
+        self.leave("raise", state, node, error=error)
+
+    @property
+    def is_async(self) -> bool:
+        return isinstance(self.node, ast.AsyncFunctionDef)
+
+
+OnYield = Callable[[State, Value, Frame, ast.AST], list[State]]
+"""What runs where a generator yields: the states in which the generator goes on."""
+
+
+class Rule:
+    """What a contract watches. Each event gives the state on, with the rule's own marks changed."""
+
+    patterns: dict[str, Pattern]
+    start: Hashable = ()
+
+    def reach(self, run: Run, role: str, state: State, place: Place, chain: tuple[Place, ...]) -> State:
+        """A call of `role` is about to run."""
+        return state
+
+    def done(self, run: Run, role: str, state: State, place: Place, value: Value) -> list[tuple[State, Value]]:
+        """It has returned."""
+        return [(state, value)]
+
+    def failed(self, run: Run, role: str, state: State, place: Place) -> State:
+        """It has raised."""
+        return state
+
+    def is_late(self, state: State) -> bool:
+        """Whether a value that is read now is one from after the kill."""
+        return False
+
+    def acquired(self, run: Run, lock: Lock, state: State, place: Place) -> State:
+        """A lock was taken just now."""
+        return state
+
+    def written(self, run: Run, role: str, state: State, place: Place, value: Value) -> State:
+        """An attribute was assigned."""
+        return state
+
+    def left(self, run: Run, egress: Exit) -> None:
+        """A path has left the function that the analysis began with."""
+
+
+@dataclass(frozen=True, slots=True)
+class Escape:
+    """Something of interest went where the analysis does not follow it."""
+
+    place: Place
+    reason: str
+    inside: Unit
+
+
+@dataclass(slots=True)
+class Scope:
+    """What a contract is about: a class, or a module's own functions."""
+
+    project: Project
+    module: Module
+    cls: ClassInfo | None
+    modules: tuple[Module, ...]
+
+    def is_family(self, cls: ClassInfo) -> bool:
+        if self.cls is None:
+            return False
+        return cls in self.project.mro(self.cls) or self.cls in self.project.mro(cls)
+
+    def family(self) -> list[ClassInfo]:
+        """The class, and its subclasses in the modules at hand."""
+        if self.cls is None:
+            return []
+        found = [self.cls]
+        for known in found:
+            # A module that does not name a class has no subclass of it.
+            last = known.name.rpartition(".")[2]
+            naming = [module for module in self.modules if last in module.identifiers and module.units]
+            for cls in (each for module in naming for each in module.classes.values()):
+                if cls not in found and known in self.project.bases(cls):
+                    found.append(cls)
+        return found
+
+
+class Lasting:
+    """Contains the attributes that only `__init__` assigns, in the modules that are read; and the locks themselves."""
+
+    def __init__(self, modules: Iterable[Module], locks: set[str]) -> None:
+        self._modules = tuple(modules)
+        self._known = dict.fromkeys(locks, True)
+
+    def __contains__(self, name: object) -> bool:
+        if not isinstance(name, str):
+            return False
+        if name not in self._known:
+            units = [unit for module in self._modules for prefix, unit in module.by_word.get(name, ()) if prefix]
+            self._known[name] = not any(unit.name != "__init__" and _assigns(unit, name) for unit in units)
+        return self._known[name]
+
+
+class Run:
+    """`locks` maps the attribute paths (or the global) of each named lock to the lock's name."""
+
+    def __init__(self, scope: Scope, rule: Rule, locks: dict[Parts, str], names: Iterable[str]) -> None:
+        self.scope = scope
+        self._family: dict[ClassInfo, bool] = {}
+        self._mros: dict[ClassInfo, list[ClassInfo]] = {}
+        self.project = scope.project
+        self.rule = rule
+        self.locks = locks
+        home = (scope.cls.name if scope.cls is not None else scope.module.name).rpartition(".")[2]
+        self.relevance = Relevance(scope.modules, names, self._related, home)
+        # Names of which a mention alone makes no unit relevant: `kill` of `_process.kill`.
+        self.hot_names = {pattern.parts[-1] for pattern in rule.patterns.values()}
+        self.texts = self.hot_names | {path[-1] for path in locks}
+        targets = {name for pattern in rule.patterns.values() for name in pattern.names}
+        self.targets = Relevance(scope.modules, targets, self._related, home)
+        self.fields: dict[Slot, dict[Value, None]] = {}
+        self.escapes: dict[Escape, None] = {}
+        self.inlined: set[Unit] = set()
+        self.walked: set[Unit] = set()
+        self.root: Unit | None = None
+        self.seen: set[int] = set()
+        self.visited: set[int] = set()
+        self.elsewhere: set[Slot] = set()
+        self.yields: dict[Place, Unit] = {}
+        self.joins: dict[Place, Unit] = {}
+        self.awaited: set[int] = set()
+        self.async_locks = any(_is_async_lock(module, locks) for module in scope.modules)
+        self.steps = 0
+        self.all_steps = 0
+        self._numbers: dict[Hashable, int] = {}
+        self._slices: dict[Unit, Slice] = {}
+        self.lasting = Lasting(scope.modules, {path[-1] for path in locks})
+
+    def _related(self, cls: ClassInfo | None, owner: ClassInfo | None) -> bool:
+        """A function that is in no class may call its first parameter `self` too."""
+        if cls is None:
+            return True
+        if owner is None:
+            return self.scope.cls is None or self.is_family(cls)
+        return owner in self.mro(cls) or cls in self.mro(owner)
+
+    def slice(self, unit: Unit) -> Slice:
+        found = self._slices.get(unit)
+        if found is None:
+            found = self._slices[unit] = Slice(unit, self.relevance.names | self.hot_names)
+        return found
+
+    def forget_slices(self) -> None:
+        """Names were added: what is hot is another set."""
+        self._slices.clear()
+
+    def number(self, *key: Hashable) -> int:
+        return self._numbers.setdefault(key, len(self._numbers) + 1)
+
+    def is_family(self, cls: ClassInfo) -> bool:
+        if cls not in self._family:
+            self._family[cls] = self.scope.is_family(cls)
+        return self._family[cls]
+
+    def mro(self, cls: ClassInfo) -> list[ClassInfo]:
+        if cls not in self._mros:
+            self._mros[cls] = self.project.mro(cls)
+        return self._mros[cls]
+
+    def method(self, cls: ClassInfo, name: str, after: ClassInfo | None = None) -> Unit | None:
+        order = self.mro(cls)
+        if after in order:
+            order = order[order.index(after) + 1 :]
+        return next((each.methods[name] for each in order if name in each.methods), None)
+
+    def setter(self, cls: ClassInfo, name: str) -> Unit | None:
+        return next((each.setters[name] for each in self.mro(cls) if name in each.setters), None)
+
+    def step(self, frame: Frame, node: ast.AST, states: int) -> None:
+        self.steps += states
+        self.all_steps += states
+        self.visited.add(id(node))
+        if self.steps > MOST_STEPS or self.all_steps > MOST_OF_ALL or states > MOST_STATES:
+            raise TooMuch(frame.place(node), f"there are more paths than are followed ({self.steps} steps)")
+
+    def matches(self, value: Value, *, call: bool = True) -> list[tuple[str, Sure]]:
+        """The roles that a callee (or a path written to) plays."""
+        found = []
+        for role, pattern in self.rule.patterns.items():
+            sure = pattern.match(value, self.is_family) if pattern.is_call == call else None
+            if sure:
+                found.append((role, sure))
+        return found
+
+    def tracks(self, value: Value) -> bool:
+        """Whether there is something in it that is worth remembering."""
+        return any(
+            isinstance(part, Lock | LockMethod | Func | Deferred | Partial)
+            or (isinstance(part, Path) and bool(self.matches(part)))
+            for part in parts_of(value)
+        )
+
+    def carries(self, value: Value) -> bool:
+        """Whether a call of it may do something that the contract watches."""
+        for part in parts_of(value):
+            if isinstance(part, Func):
+                if part.unit in self.targets.units and self.slice(part.unit).is_hot(part.node):
+                    names = self.targets.names | self.hot_names
+                    if part.node is part.unit.node or any(_says(node, names) for node in ast.walk(part.node)):
+                        return True
+            elif (isinstance(part, Path | Deferred) and self.matches(part)) or isinstance(part, Stack):
+                return True
+        return False
+
+    def escape(self, value: Value, place: Place, reason: str) -> bool:
+        """Notes it where `value` holds a lock or a callable of interest."""
+        what = "the lock" if any(isinstance(part, Lock | LockMethod) for part in parts_of(value)) else ""
+        if isinstance(value, Const) and isinstance(value.value, str) and value.value in self.texts:
+            what = "a name that the contract watches, as a text,"
+        if not what and self.carries(value):
+            what = "a function that the contract watches"
+        if what and self.root is not None:
+            self.escapes.setdefault(Escape(place, f"{what} {reason}", self.root))
+        return bool(what)
+
+    def joined(self, state: State, place: Place) -> None:
+        """Something unknown is waited for."""
+        if state.held and self.root is not None:
+            self.joins.setdefault(place, self.root)
+
+    def yields_under_lock(self, state: State, place: Place) -> None:
+        if self.root is not None:
+            self.yields.setdefault(place, self.root)
+
+    def keep_field(self, slot: Slot, value: Value, state: State) -> None:
+        """An attribute or global that other functions will find: what it may hold, and the names that lead there."""
+        tracked = isinstance(value, Obj | Stack) or self.tracks(value)
+        if not tracked and slot not in self.fields:
+            return
+        if isinstance(value, Answer):
+            value = UNKNOWN
+        self.fields.setdefault(slot, {})[value] = None
+        if any(isinstance(part, Deferred) for part in parts_of(value)) and self.carries(value):
+            self.elsewhere.add(slot)
+        # With an object its attributes are kept, with a function the variables around it.
+        held: set[Hashable] = {part for part in parts_of(value) if isinstance(part, Obj) and part.site}
+        held |= {frame for part in parts_of(value) if isinstance(part, Func) for frame in part.closure}
+        for (owner, name), item in state.store.items():
+            if owner in held and item not in self.fields.get((owner, name), ()):
+                self.keep_field((owner, name), item, state)
+
+    def fields_of(self, slot: Slot) -> list[Value]:
+        return list(self.fields.get(slot, ()))
+
+    def acquire(self, lock: Lock, state: State, frame: Frame, node: ast.AST) -> State:
+        place = frame.place(node)
+        if not lock.sure:
+            state = state.doubted(place, f"whether this is {lock.name} is not known")
+        return self.rule.acquired(self, lock, state.acquire(lock, place, frame.chain), place)
+
+    def release(self, lock: Lock, state: State, place: Place) -> State:
+        if any(held.lock == lock for held in state.held):
+            return state.release(lock)
+        if any(held.lock.name == lock.name for held in state.held):
+            return state.doubted(place, "whether this is the lock that is held is not known")
+        return state
+
+
+def _is_async_lock(module: Module, locks: dict[Parts, str]) -> bool:
+    return any(
+        path[-1] in line and "asyncio." in line and "=" in line
+        for path in locks
+        if path[-1] in module.identifiers and "asyncio" in module.identifiers
+        for line in module.lines
+    )
+
+
+def _says(node: ast.AST, names: set[str]) -> bool:
+    return (isinstance(node, ast.Name) and node.id in names) or (isinstance(node, ast.Attribute) and node.attr in names)
+
+
+def _assigns(unit: Unit, name: str) -> bool:
+    # Most units only read it: the text tells so in a hundredth of the time.
+    if not re.search(rf"\.{name}\s*(?:=(?!=)|[,:)\]+*/|&^%@<>-]|in\b|\n)", unit.text + "\n"):
+        return False
+    return any(
+        isinstance(node, ast.Attribute) and node.attr == name and not isinstance(node.ctx, ast.Load)
+        for node in ast.walk(unit.node)
+    )
+
+
+def scope_names(node: ast.AST) -> tuple[frozenset[str], frozenset[str]]:
+    """The local names of a function, and those that it declares nonlocal or global."""
+    found: set[str] = set()
+    outer: set[str] = set()
+    if isinstance(node, Function | ast.Lambda):
+        arguments = node.args
+        every = (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs)
+        found.update(each.arg for each in every)
+        found.update(each.arg for each in (arguments.vararg, arguments.kwarg) if each)
+    for each in own_nodes(node):
+        if isinstance(each, ast.Name) and not isinstance(each.ctx, ast.Load):
+            found.add(each.id)
+        elif isinstance(each, Function | ast.ClassDef | ast.ExceptHandler | ast.MatchAs | ast.MatchStar):
+            found.update([each.name] if each.name else [])
+        elif isinstance(each, ast.Nonlocal | ast.Global):
+            outer.update(each.names)
+    return frozenset(found - outer), frozenset(outer)
+
+
+def builtin(name: str) -> Path:
+    return Path(EXT, (name,))
+
+
+__all__ = ["Const", "Escape", "Exit", "Frame", "Rule", "Run", "Scope", "TooMuch", "builtin", "scope_names"]

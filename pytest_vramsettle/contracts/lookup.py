@@ -1,0 +1,234 @@
+"""What a name, an attribute and an element of a container stand for."""
+
+from __future__ import annotations
+
+import ast
+import builtins
+
+from pytest_vramsettle.contracts import functions
+from pytest_vramsettle.contracts.engine import Frame, Run, Ways, builtin
+from pytest_vramsettle.contracts.source import BODY, ClassInfo, Function, Module, Parts, Unit, dotted
+from pytest_vramsettle.contracts.state import State
+from pytest_vramsettle.contracts.values import (
+    EXT,
+    NONE,
+    TRUE,
+    UNKNOWN,
+    ClassVal,
+    Const,
+    Deferred,
+    Func,
+    Local,
+    Lock,
+    LockMethod,
+    Method,
+    ModuleVal,
+    Obj,
+    Path,
+    Seq,
+    Stack,
+    Super,
+    Value,
+)
+
+WRAPPED = frozenset({"contextmanager", "asynccontextmanager"})
+PROPERTIES = frozenset({"property", "cached_property", "functools.cached_property", "abstractproperty"})
+TRANSPARENT = frozenset(
+    {"staticmethod", "classmethod", "abstractmethod", "override", "overload", "final", "wraps", "lru_cache", "cache"}
+)
+
+
+def look_up(name: str, state: State, frame: Frame) -> list[Value]:
+    """All that it may stand for."""
+    cls = frame.unit.cls
+    if isinstance(frame.node, ast.ClassDef) and cls is not None:
+        if (name,) in frame.run.locks and frame.run.is_family(cls):
+            return [Lock(frame.run.locks[(name,)])]
+        if name in cls.methods:
+            return [function_value(cls.methods[name])]
+    for number in (frame.number, *frame.closure):
+        value = state.get((number, name))
+        if value is not None:
+            return [value]
+    for number in frame.closure:
+        kept = frame.run.fields_of((number, name))
+        if kept:
+            return kept
+    if name in frame.locals:
+        return [Path(Local(frame.number, name), ())]
+    if frame.closure and name in functions.local_names(frame.unit.node):
+        return [Path(Local(frame.closure[-1], name), ())]
+    return global_name(name, frame.unit.module, frame.run)
+
+
+def global_name(name: str, module: Module, run: Run) -> list[Value]:
+    if (name,) in run.locks and _is_lock_here(name, module, run):
+        return [Lock(run.locks[(name,)])]
+    kept = run.fields_of((module.name, name))
+    if kept:
+        return kept
+    if module.units and (name in module.functions or name in module.classes or name in module.imports):
+        return [_resolved(run, module, (name,), module.imports.get(name, (name,)))]
+    if hasattr(builtins, name):
+        return [builtin(name)]
+    return [Path(UNKNOWN, (name,))]
+
+
+def _is_lock_here(name: str, module: Module, run: Run) -> bool:
+    if module is run.scope.module:
+        return name not in module.imports or run.scope.cls is None
+    parts = module.imports.get(name)
+    return parts is not None and ".".join(parts[:-1]) == run.scope.module.name
+
+
+def _resolved(run: Run, module: Module, parts: Parts, outside: Parts) -> Value:
+    found = run.project.resolve(module, parts)
+    if isinstance(found, Unit):
+        return function_value(found)
+    if isinstance(found, ClassInfo):
+        return ClassVal(found)
+    if isinstance(found, Module):
+        return ModuleVal(found)
+    origin = run.project.follow(".".join(outside[:-1])) if len(outside) > 1 else None
+    if origin is not None:
+        values = global_name(outside[-1], origin, run) if origin is not module else []
+        return values[0] if len(values) == 1 else Path(EXT, outside)
+    return Path(EXT, outside)
+
+
+def function_value(unit: Unit) -> Func:
+    """Undecorated but for what the standard library's decorators say."""
+    node = unit.node
+    if not isinstance(node, Function):
+        raise TypeError(f"{unit!r} is no function")
+    names = {dotted(each)[-1:] for each in node.decorator_list}
+    return Func(unit, node, manager=any(name in {(each,) for each in WRAPPED} for name in names))
+
+
+def has_decorator(unit: Unit, names: frozenset[str]) -> bool:
+    node = unit.node
+    return isinstance(node, Function) and any((dotted(each) or ("",))[-1] in names for each in node.decorator_list)
+
+
+def attribute(owner: Value, name: str, state: State, frame: Frame, node: ast.AST) -> Ways:
+    """All that `owner.name` may stand for; a property runs."""
+    if isinstance(owner, Obj):
+        return _of_object(owner, name, state, frame, node)
+    if isinstance(owner, Super):
+        unit = frame.run.method(owner.obj.cls, name, owner.after)
+        if unit is None:
+            return [(state, Path(owner.obj, ("super", name)))]
+        return _member(unit, owner.obj, state, frame, node)
+    if isinstance(owner, ClassVal):
+        return _of_class(owner, name, state, frame, node)
+    if isinstance(owner, ModuleVal):
+        return [(state, value) for value in global_name(name, owner.module, frame.run)]
+    if isinstance(owner, Lock):
+        return [(state, LockMethod(owner, name))]
+    if isinstance(owner, Path):
+        return [(state, _path(owner, name, frame))]
+    if isinstance(owner, Seq | Deferred | Stack):
+        return [(state, Method(owner, name))]
+    if isinstance(owner, Const | Func | LockMethod):
+        return [(state, UNKNOWN)]
+    return [(state, _path(Path(UNKNOWN, ()), name, frame))]
+
+
+def _path(owner: Path, name: str, frame: Frame) -> Value:
+    attrs = (*owner.attrs, name)
+    if isinstance(owner.root, Obj) and frame.run.is_family(owner.root.cls) and attrs in frame.run.locks:
+        return Lock(frame.run.locks[attrs])
+    if (not isinstance(owner.root, Obj) and owner.root != EXT) or (isinstance(owner.root, Obj) and len(attrs) > 1):
+        for path, lock in frame.run.locks.items():
+            if path[-1] == name and frame.run.scope.cls is not None:
+                return Lock(lock, sure=False)
+    return Path(owner.root, attrs)
+
+
+def _of_object(owner: Obj, name: str, state: State, frame: Frame, node: ast.AST) -> Ways:
+    run = frame.run
+    if run.is_family(owner.cls) and (name,) in run.locks:
+        # Two objects of the class have two locks: only the contract's own is surely the one that is meant.
+        return [(state, Lock(run.locks[(name,)], sure=owner.site != "other"))]
+    value = state.get((owner, name))
+    if value is not None:
+        return [(state, value)]
+    unit = run.method(owner.cls, name)
+    if unit is not None:
+        return _member(unit, owner, state, frame, node)
+    kept = run.fields_of((owner, name)) or [
+        functions.bind(value, owner)
+        for cls in run.mro(owner.cls)
+        for value in run.fields_of((f"{cls.module.name}.{cls.name}", name))
+    ]
+    if kept:
+        return [(state.put((owner, name), value), value) if len(kept) > 1 else (state, value) for value in kept]
+    inner = next((base for base in run.mro(owner.cls) if f"{base.name}.{name}" in base.module.classes), None)
+    if inner is not None:
+        return [(state, ClassVal(inner.module.classes[f"{inner.name}.{name}"]))]
+    annotated = functions.annotated_field(owner.cls, name, run)
+    return [(state, annotated if annotated is not None else Path(owner, (name,)))]
+
+
+def _member(unit: Unit, owner: Obj, state: State, frame: Frame, node: ast.AST) -> Ways:
+    function = function_value(unit)
+    if has_decorator(unit, PROPERTIES):
+        if unit not in frame.run.relevance.units:
+            return [(state, Path(owner, (unit.name,)))]
+        return functions.invoke(Func(unit, function.node, (owner,)), (), (), state, frame, node)
+    if has_decorator(unit, frozenset({"staticmethod"})):
+        return [(state, function)]
+    first: Value = ClassVal(owner.cls) if has_decorator(unit, frozenset({"classmethod"})) else owner
+    ways = []
+    for after, value in functions.decorated(function, state, frame, node):
+        ways.append((after, functions.bind(value, first)))
+    return ways
+
+
+def _of_class(owner: ClassVal, name: str, state: State, frame: Frame, node: ast.AST) -> Ways:
+    run = frame.run
+    if run.is_family(owner.cls) and (name,) in run.locks:
+        return [(state, Lock(run.locks[(name,)]))]
+    unit = run.method(owner.cls, name)
+    if unit is not None:
+        function = function_value(unit)
+        if has_decorator(unit, frozenset({"classmethod"})):
+            return [(state, Func(unit, function.node, (owner,), manager=function.manager))]
+        return functions.decorated(function, state, frame, node)
+    kept = [value for cls in run.mro(owner.cls) for value in run.fields_of((f"{cls.module.name}.{cls.name}", name))]
+    if kept:
+        return [(state, value) for value in kept]
+    inner = owner.cls.module.classes.get(f"{owner.cls.name}.{name}")
+    return [(state, ClassVal(inner) if inner is not None else Path(EXT, (owner.cls.name, name)))]
+
+
+def element(owner: Value, key: Value, frame: Frame, node: ast.AST) -> list[Value]:
+    """`owner[key]`."""
+    if isinstance(owner, Lock):
+        return [Lock(owner.name, key=_key_text(key), sure=owner.sure)]
+    if isinstance(owner, Path) and owner.attrs[-1:] == ("__dict__",) and isinstance(key, Const):
+        base = (
+            owner.root if len(owner.attrs) == 1 and isinstance(owner.root, Obj) else Path(owner.root, owner.attrs[:-1])
+        )
+        return [value for _, value in attribute(base, str(key.value), State({}), frame, node)]
+    if not isinstance(owner, Seq):
+        frame.run.escape(owner, frame.place(node), "is looked into in a way that this analysis does not follow")
+        return [UNKNOWN]
+    if owner.keys is not None:
+        if isinstance(key, Const) and key in owner.keys:
+            return [owner.items[owner.keys.index(key)]]
+        return list(dict.fromkeys(owner.items)) or [UNKNOWN]
+    if isinstance(key, Const) and isinstance(key.value, int) and -len(owner.items) <= key.value < len(owner.items):
+        return [owner.items[key.value]]
+    return list(dict.fromkeys(owner.items)) or [UNKNOWN]
+
+
+def _key_text(key: Value) -> str:
+    if isinstance(key, Const):
+        return repr(key.value)
+    if isinstance(key, Path) and isinstance(key.root, Local):
+        return ".".join((key.root.name, *key.attrs))
+    return "?" if not isinstance(key, Path) else ".".join(key.attrs)
+
+
+__all__ = ["BODY", "NONE", "TRUE", "attribute", "element", "function_value", "global_name", "look_up"]

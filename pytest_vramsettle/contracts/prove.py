@@ -1,0 +1,261 @@
+"""`vramsettle check --prove`: break the user's own source in memory, and see whether the contract notices."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from pytest_vramsettle.contracts.contract import Contract
+from pytest_vramsettle.contracts.errors import ContractError
+from pytest_vramsettle.contracts.patterns import Pattern
+from pytest_vramsettle.contracts.source import Function, Module, Unit, dotted
+from pytest_vramsettle.contracts.verdicts import Verdict
+
+MOST_EDITS = 6
+"""For each kind of edit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Edit:
+    """A wrong edit: what it does, at which line of which file, and the module's text with it."""
+
+    what: str
+    path: str
+    line: int
+    module: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """`caught` are the edits with which the contract was no longer kept."""
+
+    contract: Contract
+    before: Verdict
+    edits: tuple[tuple[Edit, Verdict], ...]
+
+    @property
+    def caught(self) -> int:
+        return sum(verdict is not Verdict.KEPT for _, verdict in self.edits)
+
+    @property
+    def can_fail(self) -> bool:
+        return self.before is not Verdict.KEPT or self.caught > 0
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """`passes`: each contract is kept (or waived), and fails for at least one edit, and misses none."""
+
+    proofs: tuple[Proof, ...]
+
+    @property
+    def passes(self) -> bool:
+        return all(
+            proof.can_fail and proof.caught == len(proof.edits)
+            and (proof.before is Verdict.KEPT) == (proof.contract.waive is None)
+            for proof in self.proofs
+        )  # fmt: skip
+
+    @property
+    def text(self) -> str:
+        """A table: each edit, and what the contract said of it."""
+        lines = []
+        for proof in self.proofs:
+            lines.append(f"{proof.contract.id}: {proof.contract.text}")
+            if proof.before is not Verdict.KEPT:
+                lines.append(f"  not tried: it is {proof.before.value} as the source stands")
+                continue
+            for edit, verdict in proof.edits:
+                mark = "caught" if verdict is not Verdict.KEPT else "MISSED"
+                lines.append(f"  {mark}  {verdict.value:11}  {edit.path}:{edit.line}: {edit.what}")
+            if not proof.can_fail:
+                lines.append("  cannot fail: no edit was found that breaks it")
+        caught, tried = sum(proof.caught for proof in self.proofs), sum(len(proof.edits) for proof in self.proofs)
+        return "\n".join([*lines, f"{caught} of {tried} edits caught"])
+
+
+def prove_all(contracts: Iterable[Contract]) -> Report:
+    """Raises `ContractError` as `check_static` does."""
+    return Report(tuple(prove(contract) for contract in contracts))
+
+
+def prove(contract: Contract) -> Proof:
+    """Each edit alone, on the source as it stands."""
+    before = contract.check_static().verdict
+    if before is not Verdict.KEPT:
+        return Proof(contract, before, ())
+    tried = []
+    project = contract.target.scope.project
+    for edit in edits(contract):
+        try:
+            verdict = contract.check_static(project.with_source(edit.module, edit.text)).verdict
+        except ContractError:
+            verdict = Verdict.CANNOT_TELL
+        tried.append((edit, verdict))
+    return Proof(contract, before, tuple(tried))
+
+
+def edits(contract: Contract) -> list[Edit]:
+    """Those that fit the rule and change something; some of each kind."""
+    makers = {
+        "must_not_hold": _under_lock,
+        "must_precede": _without_first,
+        "must_follow": _without_stamp,
+        "must_recheck": _without_check,
+        "must_not_name": _with_name,
+    }
+    return list(makers[contract.rule](contract))
+
+
+def _units(contract: Contract) -> list[Unit]:
+    scope = contract.target.scope
+    family = scope.project.mro(scope.cls) if scope.cls is not None else []
+    units = [unit for module in scope.modules for unit in module.units if isinstance(unit.node, Function)]
+    return [unit for unit in units if unit.cls is None or scope.cls is None or unit.cls in family]
+
+
+def _calls(unit: Unit, pattern: Pattern) -> Iterator[ast.stmt]:
+    """Statements of which the call is the innermost."""
+    for node in ast.walk(unit.node):
+        if isinstance(node, ast.Expr | ast.Assign | ast.Return | ast.AnnAssign) and any(
+            isinstance(each, ast.Call) and dotted(each.func)[-len(pattern.parts) :] == pattern.parts
+            for each in ast.walk(node)
+        ):
+            yield node
+
+
+def _statements(contract: Contract, role: str) -> list[tuple[Unit, ast.stmt]]:
+    pattern = contract.patterns[role]
+    found = [(unit, node) for unit in _units(contract) for node in _calls(unit, pattern)]
+    return found[:MOST_EDITS]
+
+
+def _under_lock(contract: Contract) -> Iterator[Edit]:
+    owner = "self." if contract.target.scope.cls is not None else ""
+    for unit, node in _statements(contract, "at"):
+        if not owner or unit.cls is not None:
+            lock = owner + contract.lock
+            yield _wrapped(unit, node, f"with {lock}:", f"put under {lock}")
+            yield _inserted(unit, node, f"{lock}.acquire()", f"take {lock} and keep it")
+
+
+def _without_first(contract: Contract) -> Iterator[Edit]:
+    for unit, node in _statements(contract, "first"):
+        yield _replaced(unit, node, "pass", f"take {contract.patterns['first'].text} away")
+        yield _wrapped(unit, node, "if unlikely():", f"call {contract.patterns['first'].text} on a condition")
+    if "reset" in contract.patterns:
+        reset = ".".join(contract.patterns["reset"].parts)
+        owner = "self." if contract.target.scope.cls is not None and "." in reset else ""
+        for unit, node in _statements(contract, "then"):
+            if unit.name == contract.within:
+                yield _inserted(unit, node, f"{owner}{reset}()", f"call {reset}() just before")
+
+
+def _stamps(unit: Unit, pattern: Pattern) -> Iterator[ast.Assign | ast.With]:
+    for node in ast.walk(unit.node):
+        if isinstance(node, ast.Assign) and pattern.kind == "write" and unit.name != "__init__":
+            if pattern.parts[-1:] in [dotted(target)[-1:] for target in node.targets]:
+                yield node
+        elif isinstance(node, ast.With) and pattern.kind == "recording":
+            items = [ast.unparse(item.context_expr) for item in node.items]
+            if any(f"{'.'.join(pattern.parts)}.recording" in item for item in items):
+                yield node
+
+
+def _without_stamp(contract: Contract) -> Iterator[Edit]:
+    pattern = contract.patterns["stamp"]
+    for unit in _units(contract):
+        for stamp in _stamps(unit, pattern):
+            if isinstance(stamp, ast.With):
+                yield _emptied(unit, stamp)
+            else:
+                yield _replaced(unit, stamp, "pass", f"take {pattern.text} away")
+    for unit, node in _statements(contract, "kill"):
+        if any(_sees_to_it(each) and _around(each, node) for each in ast.walk(unit.node)):
+            continue  # what is on the way out is run all the same
+        yield _appended(unit, node, "return None", "leave just after the kill")
+
+
+def _sees_to_it(node: ast.AST) -> bool:
+    return isinstance(node, ast.With | ast.AsyncWith) or (isinstance(node, ast.Try) and bool(node.finalbody))
+
+
+def _around(outer: ast.AST, node: ast.stmt) -> bool:
+    first, last = getattr(outer, "lineno", 0), getattr(outer, "end_lineno", 0)
+    return bool(first <= node.lineno <= last)
+
+
+def _without_check(contract: Contract) -> Iterator[Edit]:
+    check = contract.patterns["check"]
+    for unit in _units(contract):
+        for node in ast.walk(unit.node):
+            if isinstance(node, ast.If) and check.parts[-1] in ast.unparse(node.test):
+                yield _tested(unit, node, "False and", "never look at the answer")
+                yield _tested(unit, node, "not", "turn the answer round")
+    for unit, node in _statements(contract, "then"):
+        owner = "self." if contract.target.scope.cls is not None else ""
+        lock = owner + contract.lock
+        if unit.name == contract.within:
+            yield _inserted(unit, node, f"{lock}.release(); {lock}.acquire()", "let go of the lock and take it again")
+
+
+def _with_name(contract: Contract) -> Iterator[Edit]:
+    for unit in [unit for unit in _units(contract) if contract.within in (None, unit.name)][:2]:
+        if isinstance(unit.node, Function):
+            first = unit.node.body[-1]
+            yield _inserted(unit, first, f"{contract.name} = True", f"assign {contract.name}")
+            yield _inserted(unit, first, f"setattr(object, {contract.name!r}, True)", f"setattr {contract.name}")
+
+
+def _edit(unit: Unit, node: ast.AST, lines: Sequence[str], what: str) -> Edit:
+    text = "\n".join(lines) + "\n"
+    line = getattr(node, "lineno", 1)
+    return Edit(what, unit.module.path, line, unit.module.name, text)
+
+
+def _cut(module: Module, node: ast.stmt) -> tuple[list[str], list[str], list[str], str]:
+    """The lines before, of and after a statement, and its indentation."""
+    lines = module.lines
+    first, last = node.lineno - 1, node.end_lineno or node.lineno
+    indent = lines[first][: len(lines[first]) - len(lines[first].lstrip())]
+    return lines[:first], lines[first:last], lines[last:], indent
+
+
+def _wrapped(unit: Unit, node: ast.stmt, head: str, what: str) -> Edit:
+    before, own, after, indent = _cut(unit.module, node)
+    body = [f"    {line}" for line in own]
+    return _edit(unit, node, [*before, f"{indent}{head}", *body, *after], what)
+
+
+def _inserted(unit: Unit, node: ast.stmt, line: str, what: str) -> Edit:
+    before, own, after, indent = _cut(unit.module, node)
+    return _edit(unit, node, [*before, indent + line, *own, *after], what)
+
+
+def _appended(unit: Unit, node: ast.stmt, line: str, what: str) -> Edit:
+    before, own, after, indent = _cut(unit.module, node)
+    return _edit(unit, node, [*before, *own, indent + line, *after], what)
+
+
+def _replaced(unit: Unit, node: ast.stmt, line: str, what: str) -> Edit:
+    before, _, after, indent = _cut(unit.module, node)
+    return _edit(unit, node, [*before, indent + line, *after], what)
+
+
+def _emptied(unit: Unit, node: ast.With) -> Edit:
+    before, own, after, indent = _cut(unit.module, node)
+    inside = own[node.body[0].lineno - node.lineno :]
+    return _edit(unit, node, [*before, f"{indent}if True:", *inside, *after], "take the recording away")
+
+
+def _tested(unit: Unit, node: ast.If, prefix: str, what: str) -> Edit:
+    before, own, after, indent = _cut(unit.module, node)
+    word = own[0].lstrip().partition(" ")[0]
+    rest = own[node.body[0].lineno - node.lineno :]
+    head = f"{indent}{word} {prefix} ({ast.unparse(node.test)}):"
+    return _edit(unit, node, [*before, head, *rest, *after], what)
+
+
+__all__ = ["Edit", "Proof", "Report", "edits", "prove", "prove_all"]

@@ -1,0 +1,354 @@
+"""What need not be looked at: which units matter to a contract, and which nodes of a unit do.
+
+A unit matters when its text mentions one of the contract's names, or the name of a unit that matters. Inside a unit a
+node is *hot* when something below it does. What is cold is summed up: it may raise, leave, and assign.
+"""
+
+from __future__ import annotations
+
+import ast
+import queue
+import socket
+import subprocess
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+from pytest_vramsettle.contracts.source import BODY, ClassInfo, Function, Module, Unit, dotted
+from pytest_vramsettle.contracts.values import own_nodes
+
+_COMMON_TYPES = (dict, list, set, str, bytes, tuple, threading.Thread, threading.Event, subprocess.Popen, queue.Queue)
+COMMON = frozenset(
+    name for kind in (*_COMMON_TYPES, socket.socket) for name in dir(kind) if not name.startswith("_")
+) | {"run", "open", "read", "write", "seek", "flush", "acquire", "release", "submit", "result", "shutdown", "stop"}
+"""Methods that objects of everyday types have: on an unknown object they are taken to be those."""
+
+IMPLICIT = frozenset(
+    {"__init__", "__enter__", "__exit__", "__aenter__", "__aexit__", "__call__", "__iter__", "__next__"}
+)
+LOGGING = frozenset({"debug", "info", "warning", "error", "exception", "critical", "log"})
+STACKS = frozenset({"ExitStack", "AsyncExitStack", "ThreadPoolExecutor", "ProcessPoolExecutor", "TaskGroup"})
+_QUIET_NAMES = frozenset(
+    {
+        "monotonic",
+        "monotonic_ns",
+        "perf_counter",
+        "perf_counter_ns",
+        "print",
+        "len",
+        "isinstance",
+        "issubclass",
+        "bool",
+        "id",
+        "hasattr",
+        "callable",
+        "type",
+        "repr",
+        "str",
+        "super",
+    }
+)
+_QUIET_METHODS = frozenset({"is_set", "set", "clear", "locked", "append", "get", "is_alive", "add", "discard"})
+_QUIET_MODULES = frozenset({"time", "logging", "log", "logger", "_log", "_logger", "LOG", "LOGGER"})
+
+
+class Relevance:
+    """Grows: `add` takes in names, and the units that they make relevant.
+
+    `related(cls, owner)` says whether `self.name` in a method of `cls` can be what `owner` (None: the contract's class)
+    calls so; `home` is the name of the contract's class, or of its module.
+    """
+
+    def __init__(
+        self,
+        modules: Iterable[Module],
+        seeds: Iterable[str],
+        related: Callable[[ClassInfo | None, ClassInfo | None], bool],
+        home: str,
+    ) -> None:
+        self.modules = tuple(modules)
+        self.seeds = frozenset(seeds)
+        self.names: set[str] = set()
+        self.units: dict[Unit, None] = {}
+        self._related = related
+        self._home = home
+        self._done: set[tuple[str, ClassInfo | None]] = set()
+        self.add(self.seeds)
+
+    def add(self, names: Iterable[str]) -> bool:
+        """Whether that changed anything."""
+        before = len(self.units), len(self.names)
+        waiting: list[tuple[str, ClassInfo | None]] = [(name, None) for name in names]
+        while waiting:
+            name, owner = waiting.pop()
+            self.names.add(name)
+            if (name, owner) in self._done:
+                continue
+            self._done.add((name, owner))
+            for module in self.modules:
+                if name in module.identifiers:
+                    for prefix, unit in module.by_word.get(name, ()):
+                        if self._means(prefix, name, unit, owner):
+                            waiting.extend(self._take(unit))
+        return before != (len(self.units), len(self.names))
+
+    def _means(self, prefix: str, name: str, unit: Unit, owner: ClassInfo | None) -> bool:
+        if prefix in ("self.", "cls.", "super()."):
+            return self._related(unit.cls, owner)
+        if prefix == ".":
+            # An object of unknown type has a common method of its own; one of a known type is named where it is used.
+            return name not in COMMON or (name in self.seeds and self._home in unit.module.identifiers)
+        return owner is None
+
+    def _take(self, unit: Unit) -> Iterator[tuple[str, ClassInfo | None]]:
+        if unit in self.units:
+            return
+        self.units[unit] = None
+        if unit.name == BODY:
+            return
+        if unit.name in IMPLICIT and unit.cls is not None:
+            yield unit.cls.name.rpartition(".")[2], None
+            if unit.name != "__init__":
+                for other in unit.cls.methods.values():
+                    if "self" in {word for _, word in other.words} and "with" in other.text:
+                        yield from self._take(other)
+        else:
+            yield unit.name, unit.cls
+            if unit.name == "run" and unit.cls is not None:
+                yield unit.cls.name.rpartition(".")[2], None
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What a cold statement can do."""
+
+    raises: bool
+    returns: bool
+    breaks: bool
+    continues: bool
+    falls: bool
+    variables: frozenset[str]
+    attributes: frozenset[str]
+    calls: bool
+
+
+class Slice:
+    """The hot nodes of one unit, for a set of names."""
+
+    def __init__(self, unit: Unit, names: Iterable[str]) -> None:
+        self.unit = unit
+        self.names = set(names)
+        self.hot: set[int] = set()
+        self._summaries: dict[int, Summary | None] = {}
+        self._tests: dict[str, int] = {}
+        self._expressions: dict[int, tuple[bool, bool, tuple[str, ...]]] = {}
+        self._settle()
+
+    def grow(self, names: Iterable[str]) -> None:
+        fresh = set(names) - self.names
+        if fresh:
+            self.names |= fresh
+            self._settle()
+
+    def _settle(self) -> None:
+        for _ in range(8):
+            self.hot.clear()
+            self._visit(self.unit.node)
+            before = len(self.names)
+            self.names.update(self._further(self.unit.node))
+            if len(self.names) == before:
+                break
+        self._tests.clear()
+        for node in ast.walk(self.unit.node):
+            if id(node) in self.hot and isinstance(node, ast.If | ast.While | ast.IfExp | ast.BoolOp):
+                test = node.values[0] if isinstance(node, ast.BoolOp) else node.test
+                for name in {each.id for each in ast.walk(test) if isinstance(each, ast.Name)} | {
+                    each.attr for each in ast.walk(test) if isinstance(each, ast.Attribute)
+                }:
+                    self._tests[name] = self._tests.get(name, 0) + 1
+
+    def tested_twice(self, names: Iterable[str]) -> bool:
+        """Whether a condition on these is worth remembering."""
+        return all(self._tests.get(name, 0) > 1 or name in ("self", "cls") for name in names)
+
+    def _visit(self, node: ast.AST) -> bool:
+        hot = mentions(node, self.names) or isinstance(node, ast.Yield | ast.YieldFrom)
+        for child in ast.iter_child_nodes(node):
+            hot = self._visit(child) or hot
+        if hot:
+            self.hot.add(id(node))
+        return hot
+
+    def _further(self, root: ast.AST) -> Iterator[str]:
+        """What hot statements assign, what hot branches depend on, and what hot calls are given."""
+        for node in ast.walk(root):
+            if isinstance(node, ast.withitem | ast.Assign):
+                yield from _stacks(node)
+            if id(node) not in self.hot:
+                continue
+            if isinstance(node, ast.Assign):
+                yield from _stored(node.targets)
+                if isinstance(node.value, ast.Name) and node.value.id != "self":
+                    yield node.value.id
+            elif isinstance(node, ast.AnnAssign | ast.AugAssign | ast.NamedExpr | ast.For | ast.AsyncFor):
+                if not isinstance(node, ast.For | ast.AsyncFor) or id(node.iter) in self.hot:
+                    yield from _stored([node.target])
+            elif isinstance(node, ast.withitem) and node.optional_vars is not None:
+                yield from _stored([node.optional_vars])
+            elif isinstance(node, ast.If | ast.While | ast.IfExp | ast.Assert):
+                yield from _tested(node.test)
+            elif isinstance(node, ast.BoolOp):
+                yield from _tested(node)
+            elif isinstance(node, ast.Attribute):
+                base = dotted(node)
+                if base and base[0] not in ("self", "cls"):
+                    yield base[0]
+            elif isinstance(node, ast.Call):
+                yield from (name for name in dotted(node.func)[:1] if name not in ("self", "cls"))
+                for argument in (*node.args, *(keyword.value for keyword in node.keywords)):
+                    if isinstance(argument, ast.Name) and argument.id != "self":
+                        yield argument.id
+                    elif isinstance(argument, ast.Starred) and isinstance(argument.value, ast.Name):
+                        yield argument.value.id
+            elif isinstance(node, ast.Return) and isinstance(node.value, ast.Name):
+                yield node.value.id
+            elif isinstance(node, Function):
+                yield node.name
+
+    def is_hot(self, node: ast.AST) -> bool:
+        return id(node) in self.hot
+
+    def expression(self, node: ast.expr) -> tuple[bool, bool, tuple[str, ...]]:
+        """Of a cold expression: whether it may raise, whether it calls anything, and what `:=` assigns."""
+        known = self._expressions.get(id(node))
+        if known is None:
+            nodes = [node, *own_nodes(node)]
+            known = self._expressions[id(node)] = (
+                any(may_raise(each) for each in nodes),
+                any(
+                    (isinstance(each, ast.Call) and not is_quiet(each)) or isinstance(each, ast.Await) for each in nodes
+                ),
+                tuple(each.target.id for each in nodes if isinstance(each, ast.NamedExpr)),
+            )
+        return known
+
+    def summary(self, node: ast.stmt) -> Summary | None:
+        """Of a cold statement; None where it has to be walked through all the same."""
+        key = id(node)
+        if key not in self._summaries:
+            self._summaries[key] = summarise(node)
+        return self._summaries[key]
+
+
+def mentions(node: ast.AST, names: set[str]) -> bool:
+    """Whether this node itself says one of the names."""
+    if isinstance(node, ast.Name):
+        return node.id in names
+    if isinstance(node, ast.Attribute):
+        return node.attr in names
+    if isinstance(node, ast.Constant):
+        return isinstance(node.value, str) and node.value in names
+    if isinstance(node, ast.keyword | ast.arg):
+        return node.arg in names
+    return isinstance(node, Function | ast.ClassDef) and node.name in names
+
+
+def _stored(targets: Iterable[ast.expr]) -> Iterator[str]:
+    for target in targets:
+        for node in ast.walk(target):
+            if isinstance(node, ast.Name) and node.id != "self":
+                yield node.id
+
+
+def _stacks(node: ast.withitem | ast.Assign) -> Iterator[str]:
+    """Variables to which managers and tasks are added: what is called on them matters, whatever it is given."""
+    made = node.context_expr if isinstance(node, ast.withitem) else node.value
+    if isinstance(made, ast.Call) and (dotted(made.func) or ("",))[-1] in STACKS:
+        targets = [node.optional_vars] if isinstance(node, ast.withitem) else node.targets
+        yield from _stored(target for target in targets if target is not None)
+
+
+def _tested(test: ast.expr) -> Iterator[str]:
+    for node in ast.walk(test):
+        if isinstance(node, ast.Name) and node.id not in ("self", "cls"):
+            yield node.id
+        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in ("self", "cls"):
+            yield node.attr
+
+
+def summarise(node: ast.stmt) -> Summary | None:
+    """None where exceptions are caught or raised in it, or managers entered."""
+    if isinstance(node, ast.Try | ast.TryStar | ast.With | ast.AsyncWith | ast.Raise):
+        return None
+    nodes = [node, *own_nodes(node)] if not isinstance(node, Function | ast.ClassDef) else [node]
+    if any(isinstance(each, ast.Try | ast.TryStar | ast.With | ast.AsyncWith | ast.Raise) for each in nodes):
+        return None
+    variables = {each.id for each in nodes if isinstance(each, ast.Name) and not isinstance(each.ctx, ast.Load)}
+    if isinstance(node, Function | ast.ClassDef):
+        variables.add(node.name)
+    return Summary(
+        raises=any(may_raise(each) for each in nodes),
+        returns=any(isinstance(each, ast.Return) for each in nodes),
+        breaks=isinstance(node, ast.Break) or _leaves(node, ast.Break),
+        continues=isinstance(node, ast.Continue) or _leaves(node, ast.Continue),
+        falls=falls_through([node]),
+        variables=frozenset(variables),
+        attributes=frozenset(
+            each.attr for each in nodes if isinstance(each, ast.Attribute) and not isinstance(each.ctx, ast.Load)
+        ),
+        calls=any((isinstance(each, ast.Call) and not is_quiet(each)) or isinstance(each, ast.Await) for each in nodes),
+    )
+
+
+def _leaves(node: ast.AST, kind: type[ast.stmt]) -> bool:
+    """Whether a break or continue in here belongs to a loop around it."""
+    if isinstance(node, ast.For | ast.AsyncFor | ast.While):
+        return any(isinstance(each, kind) or _leaves(each, kind) for each in node.orelse)
+    if isinstance(node, Function | ast.ClassDef | ast.expr):
+        return False
+    return any(isinstance(child, kind) or _leaves(child, kind) for child in ast.iter_child_nodes(node))
+
+
+def falls_through(body: list[ast.stmt]) -> bool:
+    """Whether the end of the block can be reached."""
+    for node in body:
+        if isinstance(node, ast.Return | ast.Raise | ast.Break | ast.Continue):
+            return False
+        if isinstance(node, ast.If):
+            if node.orelse and not falls_through(node.body) and not falls_through(node.orelse):
+                return False
+        elif isinstance(node, ast.While) and _endless(node):
+            return False
+    return True
+
+
+def _endless(node: ast.While) -> bool:
+    if not (isinstance(node.test, ast.Constant) and node.test.value):
+        return False
+    return not any(_leaves(each, ast.Break) or isinstance(each, ast.Break) for each in node.body)
+
+
+def is_quiet(call: ast.Call) -> bool:
+    """Calls that are taken never to raise, and to change nothing: logging, clocks, events, a few builtins."""
+    function = call.func
+    if isinstance(function, ast.Name):
+        return function.id in _QUIET_NAMES or (function.id == "getattr" and len(call.args) == 3)
+    if isinstance(function, ast.Attribute):
+        base = dotted(function.value)
+        if base and base[-1] in _QUIET_MODULES:
+            return True
+        if base in (("self",), ("cls",)):
+            return False  # a method of ours, whatever its name
+        if function.attr == "get":
+            return bool(call.args) and not call.keywords  # of a dict: a queue's takes a timeout
+        return function.attr in _QUIET_METHODS
+    return False
+
+
+def may_raise(node: ast.AST) -> bool:
+    """Calls, subscripts, `await`, `assert`, imports. Plain attributes and arithmetic are taken not to."""
+    if isinstance(node, ast.Call):
+        return not is_quiet(node)
+    if isinstance(node, ast.Subscript):
+        return isinstance(node.ctx, ast.Load)
+    return isinstance(node, ast.Await | ast.Assert | ast.Import | ast.ImportFrom | ast.Yield | ast.YieldFrom)

@@ -1,0 +1,99 @@
+"""Outcomes as SARIF 2.1.0, which code hosts and editors show at the place."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from pathlib import Path as FilePath
+from typing import Any
+
+from pytest_vramsettle.contracts.render import columns, source_line
+from pytest_vramsettle.contracts.rules import Finding
+from pytest_vramsettle.contracts.state import Place
+from pytest_vramsettle.contracts.verdicts import Outcome, Verdict
+
+_LEVELS = {Verdict.VIOLATED: "error", Verdict.CANNOT_TELL: "warning", Verdict.VACUOUS: "warning"}
+_SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
+
+
+def sarif(outcomes: Iterable[Outcome], version: str, base: FilePath) -> str:
+    """One result for each finding; fingerprints hold while lines move. Paths are relative to `base`."""
+    every = list(outcomes)
+    rules = [{"id": each.contract, "shortDescription": {"text": each.text}} for each in every]
+    results = [result for each in every for result in _results(each, base)]
+    driver = {"name": "vramsettle check", "version": version, "rules": rules}
+    run = {"tool": {"driver": driver}, "columnKind": "unicodeCodePoints", "results": results}
+    return json.dumps({"$schema": _SCHEMA, "version": "2.1.0", "runs": [run]}, indent=2)
+
+
+def _results(outcome: Outcome, base: FilePath) -> Iterable[dict[str, Any]]:
+    if outcome.verdict is Verdict.KEPT:
+        if outcome.waived is not None:
+            yield _bare(outcome, f"the waiver ({outcome.waived!r}) matches nothing", base, level="error")
+        return
+    if not outcome.findings:
+        yield _bare(outcome, outcome.note, base)
+    for finding in outcome.findings:
+        yield _of_finding(outcome, finding, base)
+
+
+def _bare(outcome: Outcome, text: str, base: FilePath, level: str = "") -> dict[str, Any]:
+    location = {"physicalLocation": {"artifactLocation": {"uri": _uri(outcome.path, base)}}}
+    result = {
+        "ruleId": outcome.contract,
+        "level": level or _LEVELS[outcome.verdict],
+        "message": {"text": f"{outcome.verdict.value}: {text}"},
+        "locations": [location],
+        "partialFingerprints": {"vramsettle/v1": _digest(outcome.contract, text)},
+    }
+    return _waived(outcome, result) if not level else result
+
+
+def _of_finding(outcome: Outcome, finding: Finding, base: FilePath) -> dict[str, Any]:
+    _, last = finding.places[-1]
+    text = f"{outcome.verdict.value}: {finding.message}"
+    if finding.doubt is not None and finding.doubt.reason != finding.message:
+        text += f" (not certain: {finding.doubt.reason})"
+    related = [*finding.places[:-1], *(("called here", place) for place in finding.chain)]
+    result = {
+        "ruleId": outcome.contract,
+        "level": _LEVELS[outcome.verdict],
+        "message": {"text": text},
+        "locations": [_location(last, base)],
+        "relatedLocations": [
+            {"id": number, "message": {"text": what}, **_location(place, base)}
+            for number, (what, place) in enumerate(related, 1)
+        ],
+        "partialFingerprints": {"vramsettle/v1": _fingerprint(outcome, finding)},
+    }
+    return _waived(outcome, result)
+
+
+def _waived(outcome: Outcome, result: dict[str, Any]) -> dict[str, Any]:
+    if outcome.waived is not None:
+        result["suppressions"] = [{"kind": "external", "justification": outcome.waived}]
+    return result
+
+
+def _location(place: Place, base: FilePath) -> dict[str, Any]:
+    start, end = columns(place)
+    region = {"startLine": place.line, "startColumn": start + 1, "endColumn": end + 1}
+    return {"physicalLocation": {"artifactLocation": {"uri": _uri(place.path, base)}, "region": region}}
+
+
+def _uri(path: str, base: FilePath) -> str:
+    try:
+        return FilePath(path).resolve().relative_to(base.resolve()).as_posix()
+    except ValueError:
+        return FilePath(path).as_posix()
+
+
+def _fingerprint(outcome: Outcome, finding: Finding) -> str:
+    """Of functions and the text of lines, not of their numbers."""
+    places = [f"{place.unit.qualified}|{source_line(place).strip()}" for _, place in finding.places]
+    return _digest(outcome.contract, finding.message, *places)
+
+
+def _digest(*parts: str) -> str:
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]

@@ -1,0 +1,368 @@
+"""Source files of one project, found and parsed without importing them.
+
+A `Unit` is what the analysis starts from and inlines: a function of a module, a method of a class, or the statements
+that a module or class body runs itself. Functions nested in a unit belong to it.
+"""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import gc
+import re
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+from pytest_vramsettle.contracts.errors import SourceError
+
+Function = ast.FunctionDef | ast.AsyncFunctionDef
+Parts = tuple[str, ...]
+
+_WORD = re.compile(r"(self\.|cls\.|super\(\)\.|\.)?([A-Za-z_]\w*)")
+_IMPORT = re.compile(
+    r"^[ \t;]*(?:.*;[ \t]*)?"
+    r"(?:from[ \t]+(\.*)[ \t]*([\w.]*)[ \t]+import[ \t]*(\([^)]*\)|[^\n;]*)|import[ \t]+([^\n;#]*))",
+    re.MULTILINE,
+)
+BODY = "<body>"
+"""The name of the unit that holds the statements of a module or class body."""
+
+
+@contextmanager
+def without_collections() -> Iterator[None]:
+    """A collection amid half a million new nodes finds nothing, and takes longer than the parser does."""
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collecting:
+            gc.enable()
+
+
+@dataclass(eq=False)
+class Unit:
+    """`words` are the identifiers of its text, comments and strings included, each with what stands before it."""
+
+    module: Module
+    cls: ClassInfo | None
+    name: str
+    node: Function | ast.Module | ast.ClassDef
+
+    @cached_property
+    def text(self) -> str:
+        node = self.node
+        if isinstance(node, Function):
+            first = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
+            return "\n".join(self.module.lines[first - 1 : node.end_lineno])
+        skipped = (*Function.__args__, ast.ClassDef)
+        kept = [statement for statement in node.body if not isinstance(statement, skipped)]
+        return "\n".join("\n".join(self.module.lines[each.lineno - 1 : each.end_lineno]) for each in kept)
+
+    @cached_property
+    def words(self) -> frozenset[tuple[str, str]]:
+        return frozenset(_WORD.findall(self.text))
+
+    @property
+    def qualified(self) -> str:
+        """'Backend.load', 'load', or the name of the module or class whose body it is."""
+        owner = self.cls.name if self.cls else ""
+        if self.name == BODY:
+            return owner or self.module.name
+        return f"{owner}.{self.name}" if owner else self.name
+
+    def __repr__(self) -> str:
+        return f"<Unit {self.module.name}:{self.qualified}>"
+
+
+@dataclass(eq=False)
+class ClassInfo:
+    """A class at the top of a module, or in another class there."""
+
+    module: Module
+    name: str
+    node: ast.ClassDef
+    methods: dict[str, Unit] = field(default_factory=dict)
+    setters: dict[str, Unit] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        return f"<class {self.module.name}:{self.name}>"
+
+
+@dataclass(eq=False)
+class Module:
+    """One file. `imports` says for each name what dotted path it stands for."""
+
+    name: str
+    path: str
+    text: str
+    is_package: bool = False
+
+    @cached_property
+    def lines(self) -> list[str]:
+        return self.text.splitlines()
+
+    @cached_property
+    def identifiers(self) -> frozenset[str]:
+        return frozenset(re.findall(r"[A-Za-z_]\w*", self.text))
+
+    @cached_property
+    def tree(self) -> ast.Module:
+        try:
+            with without_collections():
+                return ast.parse(self.text, self.path)
+        except (SyntaxError, ValueError) as error:
+            line = getattr(error, "lineno", None) or 1
+            raise SourceError(
+                f"{self.path}, line {line}: does not parse: {getattr(error, 'msg', error)}; mend it first"
+            ) from None
+
+    @cached_property
+    def units(self) -> tuple[Unit, ...]:
+        self.classes.clear()
+        return tuple(self._units(self.tree, None))
+
+    @cached_property
+    def classes(self) -> dict[str, ClassInfo]:
+        found: dict[str, ClassInfo] = {}
+        return found
+
+    @cached_property
+    def functions(self) -> dict[str, Unit]:
+        return {unit.name: unit for unit in self.units if unit.cls is None and unit.name != BODY}
+
+    def _units(self, node: ast.Module | ast.ClassDef, cls: ClassInfo | None) -> Iterator[Unit]:
+        yield Unit(self, cls, BODY, node)
+        for statement in _definitions(node.body):
+            if isinstance(statement, ast.ClassDef):
+                inner = ClassInfo(self, statement.name if cls is None else f"{cls.name}.{statement.name}", statement)
+                self.classes[inner.name] = inner
+                yield from self._units(statement, inner)
+            else:
+                unit = Unit(self, cls, statement.name, statement)
+                if cls is not None:
+                    target = cls.setters if _is_setter(statement) else cls.methods
+                    target[statement.name] = unit
+                yield unit
+
+    @cached_property
+    def by_word(self) -> dict[str, list[tuple[str, Unit]]]:
+        """For each identifier the units that mention it, with what stands before it."""
+        found: dict[str, list[tuple[str, Unit]]] = {}
+        for unit in self.units:
+            for prefix, word in unit.words:
+                found.setdefault(word, []).append((prefix, unit))
+        return found
+
+    @cached_property
+    def imports(self) -> dict[str, Parts]:
+        found: dict[str, Parts] = {}
+        importing = [number for number, line in enumerate(self.lines, 1) if "import" in line]
+        for node in _imports(self.tree, importing):
+            if isinstance(node, ast.Import):
+                for alias in node.names:
+                    parts = tuple(alias.name.split("."))
+                    found[alias.asname or parts[0]] = parts if alias.asname else parts[:1]
+            else:
+                base = self._base_of(node)
+                for alias in node.names:
+                    found[alias.asname or alias.name] = (*base, alias.name)
+        return found
+
+    @cached_property
+    def mentioned_modules(self) -> frozenset[str]:
+        """What its import statements may name, read off the text: most modules need not be parsed."""
+        found: set[str] = set()
+        for dots, base, names, plain in _IMPORT.findall(self.text):
+            if plain:
+                parts = [part.split() for part in plain.split(",")]
+                found.update(part[0] for part in parts if part)
+                continue
+            full = ".".join(self._base(len(dots), base))
+            found.add(full)
+            found.update(f"{full}.{name}" for name in re.findall(r"[A-Za-z_]\w*", names))
+        return frozenset(found)
+
+    def _base_of(self, node: ast.ImportFrom) -> Parts:
+        return self._base(node.level, node.module or "")
+
+    def _base(self, level: int, name: str) -> Parts:
+        named = tuple(name.split(".")) if name else ()
+        if not level:
+            return named
+        own = tuple(self.name.split("."))
+        keep = len(own) - level + (1 if self.is_package else 0)
+        return own[: max(keep, 0)] + named
+
+
+def _definitions(body: Sequence[ast.stmt]) -> Iterator[Function | ast.ClassDef]:
+    """Also those under `if TYPE_CHECKING:`, `try:` and the like."""
+    for statement in body:
+        if isinstance(statement, Function | ast.ClassDef):
+            yield statement
+        elif isinstance(statement, ast.If | ast.Try | ast.With):
+            yield from _definitions(statement.body)
+            yield from _definitions(getattr(statement, "orelse", []))
+            for handler in getattr(statement, "handlers", []):
+                yield from _definitions(handler.body)
+            yield from _definitions(getattr(statement, "finalbody", []))
+
+
+def _is_setter(node: Function) -> bool:
+    return any(isinstance(each, ast.Attribute) and each.attr in ("setter", "deleter") for each in node.decorator_list)
+
+
+def _imports(tree: ast.Module, lines: list[int]) -> Iterator[ast.Import | ast.ImportFrom]:
+    """Statements on these lines, or around them."""
+    waiting: list[ast.AST] = [tree]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            yield node
+        for name in ("body", "orelse", "handlers", "finalbody", "cases"):
+            items = () if isinstance(node, ast.Lambda | ast.IfExp) else getattr(node, name, ())
+            waiting.extend(item for item in items if _spans(item, lines))
+
+
+def _spans(node: ast.AST, lines: list[int]) -> bool:
+    first, last = getattr(node, "lineno", 0), getattr(node, "end_lineno", None)
+    index = bisect_left(lines, first)
+    return last is None or (index < len(lines) and lines[index] <= last)
+
+
+class Project:
+    """Modules by name, from `roots` (directories, searched in order) or from `sources` (texts by module name)."""
+
+    def __init__(self, roots: Iterable[str | Path] = (), *, sources: Mapping[str, str] | None = None) -> None:
+        self.roots = tuple(dict.fromkeys(Path(root) for root in roots))
+        self.sources = dict(sources or {})
+        self._known: dict[str, Module | None] = {}
+        self._home: Path | None = None
+
+    def with_source(self, name: str, text: str) -> Project:
+        """The same project, with another text for one module; everything else is parsed once for both."""
+        other = Project(self.roots, sources={**self.sources, name: text})
+        other._known = {key: module for key, module in self._known.items() if key != name}
+        other._home = self._home
+        return other
+
+    def module(self, name: str) -> Module:
+        """Raises `SourceError` where there is no such file."""
+        found = self._load(name, self.roots)
+        if found is None:
+            places = ", ".join(str(root) for root in self.roots) or "the given sources"
+            raise SourceError(f"module {name!r} is not there: no {name.replace('.', '/')}.py in {places}")
+        if self._home is None and name not in self.sources:
+            self._home = _root_of(found)
+        return found
+
+    def follow(self, name: str) -> Module | None:
+        """A module that another one imports; None where it is not of this project."""
+        return self._load(name, () if self._home is None else (self._home,))
+
+    def _load(self, name: str, roots: Iterable[Path]) -> Module | None:
+        if name not in self._known:
+            self._known[name] = self._read(name, roots)
+        return self._known[name]
+
+    def _read(self, name: str, roots: Iterable[Path]) -> Module | None:
+        if name in self.sources:
+            return Module(name, f"{name.replace('.', '/')}.py", self.sources[name])
+        relative = Path(*name.split("."))
+        for root in roots:
+            for path in (root / relative.with_suffix(".py"), root / relative / "__init__.py"):
+                if path.is_file():
+                    try:
+                        text = path.read_text(encoding="utf-8-sig")
+                    except (OSError, UnicodeDecodeError) as error:
+                        raise SourceError(f"{path}: cannot be read: {error}") from None
+                    return Module(name, str(path), text, is_package=path.name == "__init__.py")
+        return None
+
+    def imported(self, start: Module) -> list[Module]:
+        """`start` and the project's modules that it imports, and those that they import."""
+        found = {start.name: start}
+        waiting = [start]
+        while waiting:
+            for name in waiting.pop().mentioned_modules:
+                other = self.follow(name) if name and name not in found else None
+                if other is not None:
+                    found[name] = other
+                    waiting.append(other)
+        return list(found.values())
+
+    def resolve(self, module: Module, parts: Parts) -> Unit | ClassInfo | Module | None:
+        """What a dotted path that begins in `module` stands for, where it is of this project."""
+        if len(parts) == 1 and module.units:
+            name = parts[0]
+            if name in module.functions or name in module.classes:
+                return module.functions.get(name) or module.classes[name]
+        if parts[0] in module.imports:
+            return self.absolute((*module.imports[parts[0]], *parts[1:]))
+        return module.classes.get(".".join(parts))
+
+    def absolute(self, parts: Parts) -> Unit | ClassInfo | Module | None:
+        """What a full dotted path stands for."""
+        for cut in range(len(parts), 0, -1):
+            module = self.follow(".".join(parts[:cut]))
+            if module is not None:
+                rest = parts[cut:]
+                return self.resolve(module, rest) if rest else module
+        return None
+
+    def class_of(self, module: Module, name: str) -> ClassInfo:
+        """Raises `SourceError` where the module has none of that name."""
+        if module.units and name in module.classes:
+            return module.classes[name]
+        found = self.resolve(module, tuple(name.split(".")))
+        if isinstance(found, ClassInfo):
+            return found
+        raise SourceError(
+            f"{module.path}: there is no class {name!r} in module {module.name!r}{closest(name, module.classes)}"
+        )
+
+    def bases(self, cls: ClassInfo) -> list[ClassInfo]:
+        """Those in the project."""
+        found = [self.resolve(cls.module, parts) for base in cls.node.bases if (parts := dotted(base))]
+        return [base for base in found if isinstance(base, ClassInfo)]
+
+    def mro(self, cls: ClassInfo) -> list[ClassInfo]:
+        """The class and its bases in the project, in the order in which Python looks a method up."""
+        merged, lists = [cls], [self.mro(base) for base in self.bases(cls) if base is not cls]
+        lists.append(self.bases(cls))
+        lists = [list(each) for each in lists if each]
+        while lists:
+            head = next((each[0] for each in lists if not any(each[0] in other[1:] for other in lists)), lists[0][0])
+            merged.append(head)
+            lists = [rest for each in lists if (rest := [item for item in each if item is not head])]
+        return merged
+
+
+def _root_of(module: Module) -> Path:
+    path = Path(module.path)
+    up = len(module.name.split(".")) + (1 if module.is_package else 0)
+    return path.parents[up - 1]
+
+
+def dotted(node: ast.AST) -> Parts:
+    """('a', 'b', 'c') of `a.b.c`, with subscripts of generics left out; () of anything else."""
+    if isinstance(node, ast.Subscript):
+        return dotted(node.value)
+    parts: list[str] = []
+    while isinstance(node, ast.Attribute):
+        parts.append(node.attr)
+        node = node.value
+    return (node.id, *reversed(parts)) if isinstance(node, ast.Name) else ()
+
+
+def closest(name: str, there: Iterable[str]) -> str:
+    """'; did you mean "load"?', or what is there."""
+    names = sorted(there)
+    near = difflib.get_close_matches(name, names, n=1)
+    if near:
+        return f"; did you mean {near[0]!r}?"
+    return f"; there are {', '.join(names[:8])}" if names else "; there are none"

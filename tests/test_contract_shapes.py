@@ -1,0 +1,44 @@
+"""Every labelled shape: a bad one is never silent, a good one never violated."""
+
+from __future__ import annotations
+
+import pytest
+import shapes_hard
+import shapes_listed_hold
+import shapes_listed_rest
+import shapes_more
+import shapes_more_rest
+import shapes_own
+import shapes_own_rest
+from contract_shapes import Shape
+
+from pytest_vramsettle.contracts import Verdict, render
+
+MODULES = (
+    shapes_listed_hold,
+    shapes_listed_rest,
+    shapes_own,
+    shapes_own_rest,
+    shapes_hard,
+    shapes_more,
+    shapes_more_rest,
+)
+BAD = [shape for module in MODULES for shape in module.BAD]
+GOOD = [shape for module in MODULES for shape in module.GOOD]
+
+
+def name(shape: Shape) -> str:
+    return f"{shape.rule}: {shape.name}"
+
+
+@pytest.mark.parametrize("shape", BAD, ids=name)
+def test_a_bad_shape_is_never_silent(shape: Shape) -> None:
+    outcome = shape.check()
+    assert outcome.verdict in (Verdict.VIOLATED, Verdict.CANNOT_TELL), render(outcome)
+    assert outcome.findings
+
+
+@pytest.mark.parametrize("shape", GOOD, ids=name)
+def test_a_good_shape_is_never_violated(shape: Shape) -> None:
+    outcome = shape.check()
+    assert outcome.verdict in (Verdict.KEPT, Verdict.CANNOT_TELL), render(outcome)

@@ -1,0 +1,237 @@
+"""Locks at run time: who held what during the wait, for how long, in which order."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from typing import Any
+
+import pytest
+from contract_backend import BACKEND
+
+from pytest_vramsettle.clock import VirtualClock
+from pytest_vramsettle.contracts import ContractError, HoldFailure, Verdict, lock_contract
+from pytest_vramsettle.contracts.tracing import TracedLocks
+
+
+class Backend:
+    shared = threading.Lock()
+
+    def __init__(self, lock: Any = None) -> None:
+        self._lock = lock or threading.Lock()
+        self._other = threading.RLock()
+        self._ready = threading.Condition(self._other)
+
+    def _wait(self) -> None:
+        time.sleep(2)
+
+    def good(self) -> None:
+        with self._lock:
+            time.sleep(0.5)
+        self._wait()
+
+    def bad(self) -> None:
+        with self._lock:
+            self._wait()
+
+
+def test_intervals_are_on_the_virtual_clock(monotonic_clock: VirtualClock, traced_locks: TracedLocks) -> None:
+    backend = Backend()
+    trace = traced_locks(backend, "_lock")
+    thread = threading.Thread(target=backend.good, name="loader")
+    thread.start()
+    thread.join()
+    (hold,) = trace.holds
+    assert (hold.lock, hold.seconds, hold.holder) == ("_lock", 0.5, thread)
+    assert "test_traced_locks.py" in hold.where
+    assert "Backend.good" in hold.where
+
+
+def test_the_wait_holds_none_of_them(monotonic_clock: VirtualClock, traced_locks: TracedLocks) -> None:
+    backend = Backend()
+    trace = traced_locks(backend, "_lock", "_other", watch="_wait")
+    backend.good()
+    trace.assert_not_held(during="_wait")
+    trace.assert_free(during="_wait", lock="_lock")
+    backend.bad()
+    with pytest.raises(
+        HoldFailure, match=r"called _wait\(\) while it held _lock, taken at .*test_traced_locks.py:\d+ in .*bad"
+    ):
+        trace.assert_not_held(during="_wait")
+
+
+def test_that_another_thread_holds_it_is_told_apart(monotonic_clock: VirtualClock, traced_locks: TracedLocks) -> None:
+    backend = Backend()
+    trace = traced_locks(backend, "_lock", watch="_wait")
+
+    def keep() -> None:
+        with backend._lock:
+            time.sleep(10)
+
+    thread = threading.Thread(target=keep)
+    thread.start()
+    time.sleep(1)
+    backend._wait()
+    trace.assert_not_held(during="_wait")
+    with pytest.raises(HoldFailure, match="another thread could not take _lock"):
+        trace.assert_free(during="_wait", lock="_lock")
+    thread.join()
+
+
+def test_a_contract_is_checked_both_ways(monotonic_clock: VirtualClock, traced_locks: TracedLocks) -> None:
+    target = lock_contract("m:Backend", sources={"m": BACKEND.replace("_wait_for_vram_settle", "_wait")})
+    contract = target.must_not_hold(target.lock("_lock"), at=target.call("_wait"))
+    assert contract.check_static().verdict is Verdict.KEPT
+    backend = Backend()
+    assert contract.check_run(traced_locks).verdict is Verdict.VACUOUS
+    trace = traced_locks(backend, "_lock", watch="_wait")
+    assert contract.check_run(trace).verdict is Verdict.VACUOUS
+    backend.good()
+    assert contract.check_run(trace).verdict is Verdict.KEPT
+    backend.bad()
+    outcome = contract.check_run(trace)
+    assert outcome.verdict is Verdict.VIOLATED
+    assert "while it held _lock" in outcome.note
+    other = target.must_not_name("nothing_such")
+    with pytest.raises(ContractError, match="tells nothing of must_not_name"):
+        other.check_run(trace)
+
+
+def test_reentrancy_is_one_interval(monotonic_clock: VirtualClock, traced_locks: TracedLocks) -> None:
+    backend = Backend()
+    trace = traced_locks(backend, "_other")
+    with backend._other:
+        time.sleep(1)
+        with backend._other:
+            time.sleep(1)
+        time.sleep(1)
+    assert [hold.seconds for hold in trace.holds] == [3.0]
+    assert trace.cycles() == []
+
+
+def test_a_condition_over_a_traced_lock_lets_go_while_it_waits(
+    monotonic_clock: VirtualClock, traced_locks: TracedLocks
+) -> None:
+    backend = Backend()
+    trace = traced_locks(backend, "_other")
+    with backend._ready:
+        time.sleep(1)
+        backend._ready.wait(timeout=5)
+        time.sleep(2)
+    assert [hold.seconds for hold in trace.holds] == [1.0, 2.0]
+
+
+def test_a_condition_that_is_named_itself(traced_locks: TracedLocks) -> None:
+    backend = Backend()
+    trace = traced_locks(backend, "_ready")
+    with backend._ready:
+        backend._ready.notify_all()
+    assert [hold.lock for hold in trace.holds] == ["_ready"]
+
+
+def test_orders_that_can_deadlock(traced_locks: TracedLocks) -> None:
+    backend = Backend()
+    trace = traced_locks(backend, "_lock", "_other")
+    with backend._lock, backend._other:
+        pass
+    trace.assert_no_cycles()
+    with backend._other, backend._lock:
+        pass
+    assert trace.cycles() == [("_lock", "_other")]
+    with pytest.raises(HoldFailure, match="_lock → _other → _lock: this order can deadlock"):
+        trace.assert_no_cycles()
+
+
+def test_asyncio_locks_are_held_by_tasks(monotonic_clock: VirtualClock, traced_locks: TracedLocks) -> None:
+    async def main() -> None:
+        backend = Backend(asyncio.Lock())
+        trace = traced_locks(backend, "_lock", watch="_wait")
+
+        async def keep() -> None:
+            async with backend._lock:
+                await asyncio.sleep(1)
+
+        task = asyncio.create_task(keep())
+        await asyncio.sleep(0.5)
+        backend._wait()
+        await task
+        trace.assert_not_held(during="_wait")
+        assert [hold.holder for hold in trace.holds] == [task]
+
+    asyncio.run(main())
+
+
+def test_locks_of_a_class(traced_locks: TracedLocks) -> None:
+    trace = traced_locks(Backend, "shared", "_lock")
+    backend = Backend()
+    with Backend.shared, backend._lock:
+        assert trace.held_by(threading.current_thread())[1][0] == "_lock"
+    assert sorted(hold.lock for hold in trace.holds) == ["_lock", "shared"]
+
+
+def test_everything_is_put_back() -> None:
+    backend = Backend()
+    before, shared = backend._lock, Backend.shared
+    with TracedLocks() as trace:
+        trace(backend, "_lock", watch="_wait")
+        trace(Backend, "shared", "_new")
+    assert backend._lock is before
+    assert Backend.shared is shared
+    assert "_wait" not in vars(backend)
+    assert not hasattr(Backend, "_new")
+
+
+def test_a_plain_lock_let_go_by_another_thread(traced_locks: TracedLocks) -> None:
+    backend = Backend()
+    trace = traced_locks(backend, "_lock")
+    backend._lock.acquire()
+    thread = threading.Thread(target=backend._lock.release)
+    thread.start()
+    thread.join()
+    assert len(trace.holds) == 1
+    assert trace.held_by(threading.current_thread()) == ()
+
+
+def test_what_is_no_lock_is_refused(traced_locks: TracedLocks) -> None:
+    backend = Backend()
+    with pytest.raises(ContractError, match="has no attribute '_lokc'; there are _lock, _other, _ready"):
+        traced_locks(backend, "_lokc")
+    with pytest.raises(ContractError, match="no lock, it has no acquire"):
+        traced_locks(backend, "good")
+    with pytest.raises(ContractError, match="has no function 'wait' to watch"):
+        traced_locks(backend, "_lock", watch="wait")
+    with pytest.raises(HoldFailure, match="'_wait' is not watched"):
+        traced_locks.assert_not_held(during="_wait")
+    with pytest.raises(HoldFailure, match="no lock 'x' is traced"):
+        traced_locks.longest("x")
+
+
+def test_max_hold(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        """
+import threading, time
+import pytest
+
+class Backend:
+    def __init__(self):
+        self._lock = threading.Lock()
+
+@pytest.mark.max_hold("_lock", 0.5)
+@pytest.mark.parametrize("seconds", [0.5, 2.0])
+def test_holds(monotonic_clock, traced_locks, seconds):
+    backend = Backend()
+    traced_locks(backend, "_lock")
+    with backend._lock:
+        time.sleep(seconds)
+
+@pytest.mark.max_hold("_lock")
+def test_wrong(traced_locks):
+    pass
+"""
+    )
+    result = pytester.runpytest_subprocess("-p", "no:cacheprovider", "--strict-markers", timeout=50)
+    result.assert_outcomes(passed=2, errors=2)
+    result.stdout.fnmatch_lines_random(
+        ["*HoldFailure: _lock was held for 2 s, taken at *test_holds; max_hold('_lock', 0.5) allows 0.5 s", "*seconds*"]
+    )
