@@ -292,6 +292,20 @@ def test_the_gate_asks_for_other_tenants_when_it_is_told_to() -> None:
     assert not broken_limits(Scoreboard().update([dataclasses.replace(beside, group="unknowable")]), Limits(0, 0.0))
 
 
+def test_the_gate_judges_the_share_that_was_given_up_and_the_mean_waste() -> None:
+    board = Scoreboard().update([reload(5000, flagged=True), *[reload()] * 18, reload(waste=19.0)])
+    kept = Limits(max_misread_mib=256, max_waste_s=1.0, max_given_up=0.05)
+    assert not broken_limits(board, kept)
+    assert len(broken_limits(board.update([reload(5000, flagged=True), reload(waste=9.0)]), kept)) == 2
+
+
+def test_a_wait_that_fails_is_told_beside_what_it_misreads() -> None:
+    board = Scoreboard().update([reload(999), reload(outcome="raised")])
+    misreads, fails = broken_limits(board, Limits(max_misread_mib=256))
+    assert "misreads 999 MiB" in misreads
+    assert "made/0: raised" in fails
+
+
 def test_a_limit_has_to_be_one() -> None:
     with pytest.raises(ValueError, match="waste"):
         Limits(max_waste_s=float("nan"))
