@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import typer
 
 _MISSING = 2
-_INTERRUPTED = 130
+INTERRUPTED = 130
 """What a shell reports for a command that Ctrl-C ended: 128 + SIGINT."""
 
 
@@ -30,7 +30,7 @@ def _run(command: str, app: Callable[[], "typer.Typer"]) -> None:
     try:
         app()()
     except KeyboardInterrupt:
-        sys.exit(_INTERRUPTED)
+        sys.exit(INTERRUPTED)
 
 
 def _require(command: str, *packages: str) -> None:
@@ -107,4 +107,4 @@ def demo() -> None:
         print(f"vramsettle demo: {error}", file=sys.stderr)
         raise typer.Exit(1) from None
     except KeyboardInterrupt:  # before click takes it for an abort, exit status 1
-        raise typer.Exit(_INTERRUPTED) from None
+        raise typer.Exit(INTERRUPTED) from None

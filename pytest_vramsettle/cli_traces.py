@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Annotated, Literal, NoReturn, cast
 import typer
 
 from fake_gpu.errors import FakeGpuError, InvalidValue
+from pytest_vramsettle.cli import INTERRUPTED
 
 if TYPE_CHECKING:
     from fake_gpu.trace.record import Progress
 
-_INTERRUPTED = 130
-"""What a shell reports for a command that Ctrl-C ended: 128 + SIGINT."""
 _TERMINATED = 143
+"""What a shell reports for a command that SIGTERM ended: 128 + SIGTERM."""
 
 
 def record(
@@ -63,12 +63,12 @@ def record(
             recorded = run_and_record(out, command or None, pid=pid, plan=plan, progress=show, overwrite=force)
         print(f"{recorded.path}: {recorded.outcome}, {recorded.readings} readings", file=sys.stderr)
         if recorded.outcome == "interrupted":
-            raise typer.Exit(_INTERRUPTED)
+            raise typer.Exit(INTERRUPTED)
         _describe(recorded.path)
     except FakeGpuError as error:
         _fail("record", error)
     except KeyboardInterrupt:  # before click takes it for an abort, exit status 1
-        raise typer.Exit(_INTERRUPTED) from None
+        raise typer.Exit(INTERRUPTED) from None
 
 
 def _leave(number: int, frame: FrameType | None) -> NoReturn:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_vramsettle._quantities import MIB, SECOND
 from pytest_vramsettle.score.reload import Reload
 from pytest_vramsettle.score.scenarios import Scenario
-from pytest_vramsettle.score.tally import Scoreboard, Summary
+from pytest_vramsettle.score.tally import MISREAD_MIB, Scoreboard, Summary
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -181,7 +181,7 @@ def _draw_lane(axes: Axes, scenario: Scenario, lane: int, one: Played, *, right:
         linewidth=0,
         zorder=2,
     )
-    wrong = one.reload.misread_mib > 256
+    wrong = one.reload.misread_mib > MISREAD_MIB
     axes.scatter(
         [decided], [lane], s=70, marker="X" if wrong else "o", color="#D55E00" if wrong else "#009E73", zorder=3
     )

@@ -187,6 +187,13 @@ class TestRecording:
             end(process)
         assert [kill.held for kill in kills.pending()] == [None]
 
+    def test_a_card_that_does_not_tell_what_is_free(self, kills: KillRecord, card: Card, start: Start) -> None:
+        process, card.free = start(), None
+        card.holders[process.pid] = 8 * GIB
+        with kills.recording(process.pid):
+            end(process)
+        assert [kill.held for kill in kills.pending()] == [None]
+
     def test_a_probe_for_this_kill(self, kills: KillRecord, card: Card, start: Start) -> None:
         process = start()
         with kills.recording(process.pid, probe=lambda: [(0, 1000)]):
@@ -227,6 +234,20 @@ class TestWatching:
         with kills.recording(process.pid):
             end(process)
         assert [kill.held for kill in kills.pending()] == [{GPU: 8 * GIB}]
+
+    def test_it_stands_in_for_the_same_process_only(
+        self, kills: KillRecord, card: Card, start: Start, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        process = start()
+        card.holders[process.pid] = 8 * GIB
+        kills.watch(process.pid)
+        card.error = ProbeFailed("no")
+        # The number is handed out again, to a process that starts later.
+        later = _procfs.ProcessIdentity(process.pid, 1 << 40)
+        monkeypatch.setattr(_procfs, "tree", lambda pid: (later,))
+        with kills.recording(process.pid):
+            end(process)
+        assert [kill.held for kill in kills.pending() if kill.processes == (later,)] == [None]
 
     def test_a_kill_of_what_had_crashed(self, kills: KillRecord, card: Card, start: Start) -> None:
         process = start()
@@ -275,6 +296,11 @@ class TestObserved:
         for start_ticks in (1, 2):
             kills.add(Kill(frozenset({7}), start_ticks, {}, processes=(_procfs.ProcessIdentity(7, start_ticks),)))
         assert len(kills.pending()) == 2
+
+    def test_a_death_that_is_told_late_does_not_set_the_time_back(self, kills: KillRecord) -> None:
+        kills.add(self.kill(when_ns=5))
+        kills.add(self.kill(pid=5_000_001, when_ns=2))
+        assert kills.last_kill_ns == 5
 
     def test_a_stamp_is_all_that_is_known_of_orphans(self, kills: KillRecord) -> None:
         kills.stamp()

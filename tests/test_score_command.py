@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import sys
 from pathlib import Path
 
 import pytest
+from trace_rows import DEAD, MS, gone, header, killed, sample
 
+from fake_gpu.trace import Event, ReclaimTrace
 from pytest_vramsettle import cli
+from pytest_vramsettle.score.scenarios import SERVER_PID
 from pytest_vramsettle.score.traced import scenario_of
 
 pytest.importorskip("rich")
@@ -154,6 +156,16 @@ def test_a_trace_as_a_scenario(tmp_path: Path) -> None:
             scenario_of(trace(tmp_path / "w.jsonl", **wrong))
 
 
+def test_a_trace_tells_when_the_baseline_was_and_when_the_driver_forgot_the_process(tmp_path: Path) -> None:
+    unlisted = Event(t_ns=3300 * MS, event="pid_gone_nvml", pid=DEAD)
+    rows = (sample(0, 4 * GIB, on_0={DEAD: 20 * GIB}), killed(1000), gone(3000), unlisted, sample(4000, 24 * GIB))
+    ReclaimTrace(header(), rows).write(tmp_path / "t.jsonl")
+    made = scenario_of(tmp_path / "t.jsonl")
+    assert (made.baseline_ns, made.listed_ns) == (-2000 * MS, 300 * MS)
+    assert made.reading(299 * MS, holders=True).gpus[0].holders == {SERVER_PID: 20 * GIB}
+    assert made.reading(300 * MS, holders=True).gpus[0].holders == {}
+
+
 def test_a_sheet_without_reloads_is_told(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     sheet = tmp_path / "s.csv"
     assert Ran(capsys, "score", "-n", 2, "--class", "never", "-p", "vllm", "--workers", 1, "--csv", sheet).status == 0
@@ -171,8 +183,7 @@ def test_without_matplotlib_it_says_what_to_install(
     assert (ran.status, "pip install 'pytest-vramsettle[lab]'" in ran.err) == (2, True)
 
 
-def test_the_commands_do_not_cost_the_others(capsys: pytest.CaptureFixture[str]) -> None:
-    assert importlib.util.find_spec("pytest_vramsettle.score.cli")
+def test_the_help_names_them(capsys: pytest.CaptureFixture[str]) -> None:
     ran = Ran(capsys, "--help")
     assert "score" in ran.out
     assert "plot" in ran.out

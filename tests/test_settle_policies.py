@@ -146,6 +146,13 @@ class TestVerified:
         assert outcome(situation, *still(29, 300)) is None
         assert outcome(situation, *still(28, 300)) == "settled"
 
+    def test_what_is_free_beyond_expectation_on_one_gpu_stands_for_nothing_on_another(self) -> None:
+        keys = [GPU, "GPU-two"]
+        expectation = Expectation(dict.fromkeys(keys, GIB), dict.fromkeys(keys, GIB), {}, frozenset({SERVER}))
+        situation = Situation(expectation=expectation, pids=frozenset({SERVER}), gpus=frozenset(keys))
+        over, under = reading(2 * GIB + 300 * MIB, {}), reading(2 * GIB - 300 * MIB, {}, "GPU-two")
+        assert outcome(situation, *(sample(t, over, under) for t in range(0, 6001, 250))) is None
+
     def test_a_tenth_that_stays_away_is_waited_for(self) -> None:
         """It may be a tail of pinned host memory, which comes after 16 to 26 s."""
         samples = [sample(t, reading(22 * GIB, {})) for t in range(0, 29_001, 250)]
@@ -192,6 +199,9 @@ class TestVerified:
     def test_amounts_that_nvidia_smi_rounded_are_no_growth(self) -> None:
         before = {TENANT + i: GIB + 1 for i in range(8)}
         rounded: dict[int, int | None] = dict.fromkeys(before, GIB + MIB)
+        assert outcome(killed(others=before), sample(0, reading(24 * GIB, rounded))) == "already_released"
+        before = {TENANT + i: GIB + MIB - 1 for i in range(8)}
+        rounded = dict.fromkeys(before, GIB)
         assert outcome(killed(others=before), sample(0, reading(24 * GIB, rounded))) == "already_released"
 
     def test_a_dead_pid_that_the_driver_still_lists(self) -> None:
@@ -274,11 +284,18 @@ class TestVerifiedWithoutExpectation:
         assert outcome(Situation(), *samples) is None
 
     def test_a_baseline_by_uuid_cannot_be_compared_with_a_probe_by_index(self) -> None:
-        assert outcome(killed(), by_index(0, 24 * 1024)) is None
+        samples = [by_index(t, 24 * 1024) for t in range(0, 2001, 250)]
+        assert outcome(killed(), *samples[:-1]) is None
+        assert outcome(killed(), *samples) == "stable_unverified"
 
     def test_a_tree_that_lives(self) -> None:
         samples = [sample(t, reading(4 * GIB), alive=frozenset({SERVER})) for t in range(0, 3001, 250)]
         assert outcome(Situation(pids=frozenset({SERVER})), *samples) is None
+
+    def test_a_dead_pid_that_the_driver_still_lists(self) -> None:
+        samples = [sample(t, reading(4 * GIB, {SERVER: None})) for t in range(0, 3001, 250)]
+        assert outcome(Situation(pids=frozenset({SERVER})), *samples) is None
+        assert outcome(Situation(pids=frozenset({TENANT})), *samples) == "stable_unverified"
 
 
 def kill(when: int, pid: int, held: int, free: int, others: dict[int, int]) -> Kill:
@@ -326,6 +343,18 @@ class TestExpectationOfSeveralKills:
         assert expectation_of([first, kill(61, 2, 4 * GIB, 10 * GIB, {})]) == Expectation(
             {GPU: 4 * GIB}, {GPU: 10 * GIB}, {GPU: {}}, frozenset({2})
         )
+
+    def test_a_kill_just_a_minute_ago_still_counts(self) -> None:
+        first = kill(0, 1, 8 * GIB, 10 * GIB, {2: 4 * GIB})
+        together = expectation_of([first, kill(60, 2, 4 * GIB, 10 * GIB, {})])
+        assert together is not None
+        assert together.held == {GPU: 12 * GIB}
+
+    def test_no_more_is_lacking_than_was_held(self) -> None:
+        """Somebody who is not listed took 5 GiB between the kills."""
+        together = expectation_of([kill(0, 1, 8 * GIB, 10 * GIB, {}), kill(1, 2, 0, 5 * GIB, {})])
+        assert together is not None
+        assert together.held == {GPU: 8 * GIB}
 
     def test_one_that_does_not_tell_leaves_the_sum_unknown(self) -> None:
         first = kill(0, 1, 8 * GIB, 10 * GIB, {})

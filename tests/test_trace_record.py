@@ -11,9 +11,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from trace_rows import MS, header
 
 from fake_gpu import Driver, Gpu, InvalidValue, Ramp
-from fake_gpu.trace import ReclaimTrace
+from fake_gpu.trace import ReclaimTrace, TraceWriter, sampler
 from fake_gpu.trace.nvml_reader import NvmlUnusable
 from fake_gpu.trace.record import Plan, Progress, RecordingFailed, record
 from fake_gpu.units import GIB
@@ -104,6 +105,48 @@ def test_the_moment_of_the_kill_may_be_a_line_of_its_output(machine: Driver, tmp
     assert recorded.outcome == "settled"
 
 
+WITH_CHILD = ["sh", "-c", "sleep 60 & echo child $!; wait"]
+
+
+def test_the_whole_group_is_signalled(machine: Driver, tmp_path: Path) -> None:
+    path = tmp_path / "t.jsonl"
+    recorded = record(path, WITH_CHILD, plan=plan(group=True, ready_line="child"), progress=attach(machine))
+    assert recorded.outcome == "settled"
+    trace = ReclaimTrace.read(path)
+    assert len(trace.header.killed) == 2
+    assert {event.pid for event in trace.events if event.event == "pid_gone"} == set(trace.header.killed)
+
+
+LINGERING = """
+import os, signal, time
+signal.signal(signal.SIGTERM, lambda *_: (time.sleep(0.4), os._exit(0)))
+print("ready", flush=True)
+time.sleep(60)
+"""
+
+
+def test_the_rest_counts_from_the_death_though_all_is_back_before(machine: Driver, tmp_path: Path) -> None:
+    attach_once = attach(machine)
+
+    def give_back(progress: Progress) -> None:
+        attach_once(progress)
+        if progress.phase == "waiting for its memory" and machine.processes[-1].alive:
+            machine.processes[-1].hold(0)
+
+    path, command = tmp_path / "t.jsonl", [sys.executable, "-S", "-c", LINGERING]
+    record(path, command, plan=plan(signal="TERM", ready_line="ready", rest="150ms"), progress=give_back)
+    times = {event.event: event.t_ns for event in ReclaimTrace.read(path).events}
+    assert times["settled"] - times["pid_gone"] >= 150 * MS
+
+
+def test_its_children_are_gone_in_the_end(machine: Driver, tmp_path: Path) -> None:
+    path = tmp_path / "t.jsonl"
+    recorded = record(path, WITH_CHILD, plan=plan(ready_line="child", limit="50ms"), progress=attach(machine))
+    assert recorded.outcome == "not settled"  # the child lives on until the end
+    leader, child = ReclaimTrace.read(path).header.killed
+    until(lambda: is_gone(leader) and is_gone(child))
+
+
 def test_memory_that_never_comes_back_ends_at_the_limit(machine: Driver, tmp_path: Path) -> None:
     process = machine.spawn(machine.gpus[0], used="12 GiB", reclaim=Ramp.never())
     recorded = record(tmp_path / "t.jsonl", pid=process.pid, plan=plan(limit="150ms"))
@@ -133,6 +176,8 @@ def test_what_cannot_be_recorded(machine: Driver, tmp_path: Path) -> None:
         record(path, ["no-such-program"], plan=plan())
     with pytest.raises(InvalidValue, match="give a command to run, or the PID"):
         record(path)
+    with pytest.raises(InvalidValue, match="the group of a process that runs already may be anybody's"):
+        record(path, pid=machine.spawn(machine.gpus[0], used="1 GiB").pid, plan=plan(group=True, limit="50ms"))
     with pytest.raises(InvalidValue, match="both say when to kill"):
         plan(after="1s", ready_line="x")
     with pytest.raises(InvalidValue, match="give KILL, TERM or INT"):
@@ -146,6 +191,35 @@ def test_what_cannot_be_recorded(machine: Driver, tmp_path: Path) -> None:
 def test_without_a_gpu_it_says_so(tmp_path: Path) -> None:
     with Driver(), pytest.raises(NvmlUnusable, match="counts no GPU here"):
         record(tmp_path / "t.jsonl", SLEEPER, plan=plan())
+
+
+class OneCard:
+    """A reader of one GPU."""
+
+    def __init__(self) -> None:
+        self.size = 5
+
+    def free(self, index: int) -> int | None:
+        return self.size
+
+    def held(self, index: int) -> dict[int, int | None] | None:
+        return None
+
+
+def test_what_is_as_before_is_written_once_a_second_and_before_each_change(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [0]
+    monkeypatch.setattr(sampler, "now_ns", lambda: now[0])
+    card = OneCard()
+    with TraceWriter(tmp_path / "t.jsonl", header()) as writer:
+        taker = sampler.Sampler(card, [0], writer)
+        for now[0] in (0, 400 * MS, 900 * MS, 1300 * MS, 1400 * MS, 1500 * MS, 1600 * MS):
+            card.size = 5 if now[0] < 1500 * MS else 6
+            taker.sample()
+        taker.finish()
+    rows = [(row.t_ns // MS, dict(row.free)) for row in ReclaimTrace.read(tmp_path / "t.jsonl").samples]
+    assert rows == [(0, {0: 5}), (1300, {}), (1400, {}), (1500, {0: 6}), (1600, {})]
 
 
 # -- the commands

@@ -161,6 +161,21 @@ def test_a_real_process_may_be_killed_by_anyone(driver: Driver, clock: HandClock
         replay.kill()
 
 
+def test_a_co_tenant_takes_no_more_than_one_of_the_dead_has_left(driver: Driver, clock: HandClock) -> None:
+    """In the trace both died; here one goes on holding its 10 GiB."""
+    rows = (
+        sample(0, 4 * GIB, on_0={DEAD: 10 * GIB, 78: 10 * GIB}),
+        killed(1),
+        gone(1),
+        sample(10, 4 * GIB, on_0={5: 20 * GIB}),
+    )
+    replay = ReclaimTrace(header(killed=(DEAD, 78)), rows).replay(driver)
+    replay.dead[0].kill()
+    clock.now += 10 * MS
+    (gpu,) = replay.gpus
+    assert (replay.others[5].used[gpu], gpu.memory.free) == (14 * GIB, 0)
+
+
 def test_a_card_that_is_known_by_its_name_has_its_profile() -> None:
     trace = simple()
     named = ReclaimTrace(header(total=24 * GIB), trace.rows)

@@ -7,13 +7,14 @@ import gzip
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from trace_rows import DEAD, MS, gone, header, killed, sample, simple, write_lines
 
 from fake_gpu import InvalidValue, Ramp
 from fake_gpu.trace import Event, ReclaimTrace, Sample, TraceWriter
-from fake_gpu.units import GIB
+from fake_gpu.trace.format import EventName
+from fake_gpu.units import GIB, MIB
 
 HEADER = {
     "kind": "header",
@@ -125,6 +126,8 @@ def test_what_is_written_is_read_again_and_nothing_is_overwritten(tmp_path: Path
         trace.write(tmp_path / name)
     trace.write(tmp_path / name, overwrite=True)
     assert [path.name for path in tmp_path.iterdir()] == [name]
+    (tmp_path / "usual").touch()
+    assert (tmp_path / name).stat().st_mode == (tmp_path / "usual").stat().st_mode
 
 
 @pytest.mark.parametrize("name", ["t.jsonl", "t.jsonl.gz"])
@@ -187,6 +190,21 @@ def test_who_held_what() -> None:
     assert [frame.unlisted // GIB for frame in second.frames] == [3, 3, 3, 3]
 
 
+def test_the_death_is_that_of_the_last_of_the_tree_and_of_nobody_else() -> None:
+    def event(ms: int, name: EventName, pid: int) -> Event:
+        return Event(t_ns=ms * MS, event=name, pid=pid)
+
+    events = (
+        event(1, "kill_sent", 99),
+        event(2, "kill_sent", DEAD),
+        event(3, "pid_gone", DEAD),
+        event(5, "pid_gone", 78),
+        event(6, "pid_gone", 99),
+    )
+    trace = ReclaimTrace(header(killed=(DEAD, 78)), (sample(0, 0), *events))
+    assert (trace.kill_ns, trace.death_ns) == (2 * MS, 5 * MS)
+
+
 def test_the_truth_of_a_trace() -> None:
     trace = simple()
     assert (trace.kill_ns, trace.death_ns) == (10 * MS, 11 * MS)
@@ -194,6 +212,35 @@ def test_the_truth_of_a_trace() -> None:
     never = ReclaimTrace(header(), (sample(0, 4 * GIB, on_0={DEAD: 20 * GIB}), gone(1), sample(9, 5 * GIB)))
     assert never.never_back == 19 * GIB
     assert never.settled_after == 0.008
+
+
+def test_what_comes_last_and_is_less_than_two_roundings_is_not_waited_for() -> None:
+    rows = (sample(0, 4 * GIB, on_0={DEAD: 20 * GIB}), gone(1), sample(9, 24 * GIB - 2 * MIB), sample(99, 24 * GIB))
+    assert ReclaimTrace(header(), rows).settled_after == 0.008
+    rows = (*rows[:2], sample(9, 24 * GIB - 2 * MIB - 1), sample(99, 24 * GIB))
+    assert ReclaimTrace(header(), rows).settled_after == 0.098
+
+
+def test_where_nobody_is_listed_noise_on_another_gpu_is_no_reclaim() -> None:
+    rows = (sample(0, 4 * GIB, 20 * GIB), killed(1), sample(9, 24 * GIB, 20 * GIB + 20 * MIB))
+    first, second = ReclaimTrace(header(2), rows).stories
+    assert (first.held, second.held) == ({DEAD: 20 * GIB}, {})
+
+
+def test_a_reserve_is_no_larger_than_the_readings_leave_room_for() -> None:
+    rows = (sample(0, 4 * GIB, on_0={DEAD: 19 * GIB}), gone(1), sample(9, 23 * GIB))
+    (story,) = ReclaimTrace(header(reserved=2 * GIB), rows).stories
+    assert story.reserved == GIB
+    assert [frame.dead_bytes for frame in story.frames] == [19 * GIB, 0]
+
+
+@given(st.integers(1, 1 << 48), st.data())
+@example(49, None)
+def test_a_ramp_gives_what_the_trace_says_to_the_byte(held: int, data: st.DataObject | None) -> None:
+    missing = 48 if data is None else data.draw(st.integers(0, held))
+    rows = (sample(0, 0, on_0={DEAD: held}), gone(1), sample(2, held - missing), sample(3, held))
+    ramp = Ramp.points(ReclaimTrace(header(total=held), rows).shares())
+    assert ramp.reclaimed(held, MS) == held - missing
 
 
 @settings(max_examples=40)

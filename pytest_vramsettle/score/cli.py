@@ -9,9 +9,10 @@ from typing import Annotated
 
 import typer
 
+from pytest_vramsettle.cli import INTERRUPTED
+
 _USAGE = 2
 _BEYOND = 1
-_INTERRUPTED = 130
 
 _Policies = Annotated[
     list[str] | None,
@@ -95,6 +96,6 @@ def _told(name: str, run: Callable[[], int]) -> int:
     except ScoreError as error:
         status, text = _BEYOND, str(error)
     except KeyboardInterrupt:  # before click takes it for an abort, exit status 1
-        return _INTERRUPTED
+        return INTERRUPTED
     print(f"vramsettle {name}: {text}", file=sys.stderr)
     return status

@@ -19,6 +19,7 @@ from typing import Any
 
 from pytest_vramsettle.score.corpus import Corpus
 from pytest_vramsettle.score.reload import NEVER_RETURNED, Reload, play
+from pytest_vramsettle.score.scenarios import Scenario
 from pytest_vramsettle.score.subjects import subject_named
 
 CHUNK = 20
@@ -191,11 +192,23 @@ def _work(pipe: Connection, place: Any, corpus: Corpus, policies: tuple[str, ...
             for number, subject in enumerate(subjects):
                 place[0], place[1] = index, number
                 if (index, number) in stuck:
-                    reloads.append(_never_returned(scenario.name, scenario.kind, scenario.group, subject.name))
+                    reloads.append(_never_returned(scenario, subject.name))
                 else:
                     reloads.append(play(subject, scenario))
         pipe.send(reloads)
 
 
-def _never_returned(name: str, kind: str, group: Any, policy: str) -> Reload:
-    return Reload(name, kind, group, policy, NEVER_RETURNED, False, 0, None, 0, 0, "in real time: it got stuck")
+def _never_returned(scenario: Scenario, policy: str) -> Reload:
+    return Reload(
+        scenario=scenario.name,
+        kind=scenario.kind,
+        group=scenario.group,
+        policy=policy,
+        outcome=NEVER_RETURNED,
+        flagged=False,
+        misread_mib=0,
+        waste_ns=None,
+        elapsed_ns=0,
+        probes=0,
+        note="in real time: it got stuck",
+    )
