@@ -15,5 +15,9 @@ class DriverStateError(FakeGpuError, RuntimeError):
     """The driver, a GPU or a process is not in a state in which this can be done."""
 
 
+class WriteFailed(FakeGpuError, OSError):
+    """A file could not be written to its end: a full disk, say."""
+
+
 class NativesMissing(FakeGpuError, RuntimeError):
     """The compiled library, executable or puppet is not there."""

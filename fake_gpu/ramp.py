@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+import warnings
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -105,11 +106,15 @@ class Ramp:
         """The ramp of a recorded reclaim trace (see `fake_gpu.trace`); `gpu` is a UUID or an index where the trace
         holds several.
 
-        Raises InvalidValue where the file is not a trace, or shows no kill or no memory coming back.
+        Raises InvalidValue where the file is not a trace, or shows no kill or no memory coming back. Warns where it is
+        torn: the ramp ends there.
         """
         from fake_gpu.trace import ReclaimTrace  # msgspec is not needed by those who script their ramps
 
-        return cls.points(ReclaimTrace.read(path).shares(gpu))
+        trace = ReclaimTrace.read(path)
+        if trace.torn:
+            warnings.warn(f"{path}: its last line was cut off and left out", stacklevel=2)
+        return cls.points(trace.shares(gpu))
 
     def reclaimed(self, held: int, elapsed_ns: int) -> int:
         """Bytes that are back, out of `held`, `elapsed_ns` after the death. Never falls as time goes on."""

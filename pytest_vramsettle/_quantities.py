@@ -9,6 +9,9 @@ MIB = 1024 * 1024
 MILLISECOND = 1_000_000
 SECOND = 1_000_000_000
 
+_LONGEST = 1e9
+"""31 years: what the interpreter's own waits can take, with room for a sum of two."""
+
 
 def to_ns(seconds: float) -> int:
     """Nanoseconds, rounded to nearest, at least 1.
@@ -32,8 +35,9 @@ def _number(name: str, value: object, unit: str) -> None:
 def duration_ns(name: str, seconds: float, *, zero: bool = False) -> int:
     """`seconds` as nanoseconds. Raises ValueError, with the argument's `name`, for what cannot be a duration."""
     _number(name, seconds, "seconds")
-    if not math.isfinite(seconds) or seconds < 0 or (seconds == 0 and not zero):
+    if not seconds < _LONGEST or seconds < 0 or (seconds == 0 and not zero):
         wanted = "a finite number of seconds, not negative" if zero else "a finite number of seconds above 0"
+        wanted += f" and below {_LONGEST:g}"
         raise ValueError(f"{name} has to be {wanted}; got {seconds!r}")
     return to_ns(seconds) if seconds else 0
 

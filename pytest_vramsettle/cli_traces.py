@@ -46,6 +46,7 @@ def record(
     from fake_gpu.trace.record import record as run_and_record
 
     signal.signal(signal.SIGTERM, _leave)
+    signal.signal(signal.SIGHUP, _leave)  # the terminal is gone
     try:
         plan = Plan(
             period=period,

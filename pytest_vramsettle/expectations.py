@@ -18,8 +18,8 @@ from pytest_vramsettle._procfs import ProcessIdentity
 from pytest_vramsettle._quantities import MIB, SECOND
 from pytest_vramsettle.readings import GpuKey, GpuReading
 
-Holdings = Mapping[GpuKey, Mapping[int, int]]
-"""Bytes by PID by GPU."""
+Holdings = Mapping[GpuKey, Mapping[int, int | None]]
+"""Bytes by PID by GPU; None where the driver lists a process and does not tell its amount."""
 
 EXACT = 2 * MIB
 """A shortfall up to this is none: nvidia-smi rounds both readings to MiB."""
@@ -40,6 +40,7 @@ class Kill:
     `free_before` is the free bytes, at the time of `held`, of every GPU that was there; None where nobody could tell.
     `others` is the bytes that the remaining processes held then, by PID by GPU; None where nobody could tell.
     `gpus` are the cards that were there, where that is more than `free_before` tells.
+    `read_ns` is `time.monotonic_ns()` at the reading that `held` is from; None: at the death.
     """
 
     pids: frozenset[int]
@@ -49,10 +50,11 @@ class Kill:
     others: Holdings | None = None
     processes: tuple[ProcessIdentity, ...] = ()
     gpus: frozenset[GpuKey] = frozenset()
+    read_ns: int | None = None
 
     def __post_init__(self) -> None:
         amounts = [*(self.held or {}).values(), *(self.free_before or {}).values()]
-        amounts += [amount for by_pid in (self.others or {}).values() for amount in by_pid.values()]
+        amounts += [amount or 0 for by_pid in (self.others or {}).values() for amount in by_pid.values()]
         if any(amount < 0 for amount in amounts):
             raise ValueError(f"a kill cannot have held, left or found a negative number of bytes: {self!r}")
         unknown = [gpu for gpu, held in (self.held or {}).items() if held and gpu not in (self.free_before or {})]
@@ -96,10 +98,12 @@ class Expectation:
         return self.held.get(gpu.key, 0) - ((gpu.free - before) + self.growth(gpu, ours))
 
 
-def _growth(before: Mapping[int, int], now: Mapping[int, int | None], ours: frozenset[int]) -> int:
+def _growth(before: Mapping[int, int | None], now: Mapping[int, int | None], ours: frozenset[int]) -> int:
     growth = 0
     for pid in (before.keys() | now.keys()) - ours:
-        change = (now.get(pid, 0) or 0) - before.get(pid, 0)
+        then, since = before.get(pid, 0), now.get(pid, 0)
+        # An amount that the driver does not tell counts as one that does not change.
+        change = 0 if then is None or since is None else since - then
         # Less than 1 MiB is one reading in bytes beside one that nvidia-smi rounded.
         if abs(change) >= MIB:
             growth += change
@@ -115,7 +119,8 @@ def recent(kills: Sequence[Kill]) -> tuple[Kill, ...]:
 def expectation_of(kills: Sequence[Kill]) -> Expectation | None:
     """What these kills together let one expect; None when one of them does not tell, and for no kills."""
     merged: Expectation | None = None
-    for kill in recent(kills):
+    # Two kill routines may overlap: who was read later need not have died later.
+    for kill in sorted(recent(kills), key=lambda kill: kill.when_ns if kill.read_ns is None else kill.read_ns):
         if kill.held is None:
             return None
         single = Expectation(kill.held, kill.free_before or {}, kill.others, kill.pids)
@@ -139,15 +144,19 @@ def _counted_from(base: Expectation, earlier: Expectation) -> Expectation | None
     """Both expectations as one, from `base`'s baseline. None where the processes between them are not known."""
     if base.others is None or earlier.others is None:
         return None
+    if any(held and key not in base.free_before for key, held in earlier.held.items()):
+        # A card that could not be read at the newer baseline: what is still missing there, nobody knows.
+        return None
     held: dict[GpuKey, int] = {}
-    others: dict[GpuKey, dict[int, int]] = {}
+    others: dict[GpuKey, dict[int, int | None]] = {}
     for key, free in base.free_before.items():
         at_base = base.others.get(key, {})
         others[key] = {pid: amount for pid, amount in at_base.items() if pid not in earlier.pids}
         lacking = 0
         if key in earlier.free_before:
             # To the earlier dead, the later ones are others, which held their memory at this baseline.
-            growth = sum(others[key].values()) + base.held.get(key, 0) - sum(earlier.others.get(key, {}).values())
+            growth = base.held.get(key, 0) + _growth(earlier.others.get(key, {}), others[key], base.pids)
+            growth -= sum(earlier.others.get(key, {}).get(pid) or 0 for pid in base.pids)
             lacking = earlier.held.get(key, 0) - ((free - earlier.free_before[key]) + growth)
             lacking = min(max(0, lacking), earlier.held.get(key, 0))
         held[key] = base.held.get(key, 0) + (lacking if lacking > EXACT else 0)

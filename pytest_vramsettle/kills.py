@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pytest_vramsettle import _procfs
 from pytest_vramsettle._interrupts import Interrupts
@@ -37,6 +37,7 @@ class _Baseline:
 
     tree: tuple[ProcessIdentity, ...]
     reading: Reading | None
+    read_ns: int = 0
 
     @property
     def leader(self) -> ProcessIdentity:
@@ -46,27 +47,37 @@ class _Baseline:
         pids = frozenset(process.pid for process in dead)
         processes = tuple(dead)
         if self.reading is None:
-            return Kill(pids, when_ns, processes=processes)
+            return Kill(pids, when_ns, processes=processes, read_ns=self.read_ns)
         free = {gpu.key: gpu.free for gpu in self.reading.gpus if gpu.free is not None}
         gpus = frozenset(gpu.key for gpu in self.reading.gpus)
-        unknown = Kill(pids, when_ns, free_before=free, processes=processes, gpus=gpus)
+        unknown = Kill(pids, when_ns, free_before=free, processes=processes, gpus=gpus, read_ns=self.read_ns)
         held: dict[GpuKey, int] = {}
-        others: dict[GpuKey, dict[int, int]] = {}
+        others: dict[GpuKey, dict[int, int | None]] = {}
         holders: set[int] = set()
         for gpu in self.reading.gpus:
             if gpu.holders is None:
                 return unknown
             for pid, amount in gpu.holders.items():
                 if pid not in pids:
-                    # An amount that the driver does not tell counts as one that does not change.
-                    others.setdefault(gpu.key, {})[pid] = amount or 0
+                    others.setdefault(gpu.key, {})[pid] = amount
                 elif amount is None or gpu.free is None:
                     return unknown
                 else:
                     holders.add(pid)
                     held[gpu.key] = held.get(gpu.key, 0) + amount
         # A tree of which no PID is listed may hold memory all the same: inside a container NVML shows the host's PIDs.
-        return Kill(frozenset(holders), when_ns, held, free, others, processes, gpus) if holders else unknown
+        if not holders:
+            return unknown
+        return Kill(frozenset(holders), when_ns, held, free, others, processes, gpus, self.read_ns)
+
+    def losses(self) -> tuple[list[ProcessIdentity], _Baseline]:
+        """Who of the tree has died and was listed as holding memory, and the baseline of the rest.
+
+        Others of the tree come and go: a compiler that was run is no kill.
+        """
+        listed = {pid for gpu in (self.reading.gpus if self.reading else ()) for pid in gpu.holders or ()}
+        dead = [one for one in self.tree if one.pid in listed and not _procfs.is_alive(one)]
+        return dead, replace(self, tree=tuple(one for one in self.tree if one not in dead))
 
 
 class KillRecord:
@@ -106,9 +117,14 @@ class KillRecord:
         the next wait finds out. Where only others than `pid` have died, they are the kill. A process that had died
         before is a kill when it was watched or not reaped yet; a PID that nobody has leaves the record alone.
         """
+        self._notice_deaths()
         tree = _procfs.tree(pid)
         zombie = not tree and _procfs.is_zombie(pid)
         baseline = self._read_baseline(tree, probe) if tree else None
+        if baseline is not None:
+            with self._lock:
+                # A wait of another thread may begin after the death and before the end of the block.
+                self._watched[pid] = baseline
         try:
             yield
         finally:
@@ -138,15 +154,21 @@ class KillRecord:
         A newer kill supersedes the waits that are under way. A death that is on record already is not counted twice.
         """
         with self._lock:
-            self._last_kill_ns = max(kill.when_ns, self._last_kill_ns or kill.when_ns)
-            for pid in kill.every_pid:
-                self._watched.pop(pid, None)
-            if any(_same_death(kill, known) for known in self._kills):
-                return
-            self._kills = recent((*self._kills, kill))
-            waits = tuple(self._waits)
-        for wait in waits:
+            superseded = self._add(kill)
+        for wait in superseded:
             wait.supersede()
+
+    def _add(self, kill: Kill) -> tuple[Interrupts, ...]:
+        """With the lock held. Returns the waits that it supersedes."""
+        self._last_kill_ns = max(kill.when_ns, self._last_kill_ns or kill.when_ns)
+        for pid in kill.every_pid:
+            watched = self._watched.get(pid)
+            if watched is not None and _may_be(watched.leader, kill):
+                del self._watched[pid]
+        if any(_same_death(kill, known) for known in self._kills):
+            return ()
+        self._kills = recent((*self._kills, kill))
+        return tuple(self._waits)
 
     def pending(self) -> tuple[Kill, ...]:
         """The kills whose memory was not yet seen to be back."""
@@ -173,6 +195,7 @@ class KillRecord:
 
     def _read_baseline(self, tree: tuple[ProcessIdentity, ...], probe: ProbeLike | None) -> _Baseline:
         source = self._probe if probe is None else as_probe(probe)
+        read_ns = time.monotonic_ns()
         try:
             reading = source.read(ProbeBudget.lasting(BASELINE_NS), holders=True)
         except Exception:
@@ -180,7 +203,7 @@ class KillRecord:
             with self._lock:
                 known = self._watched.get(tree[0].pid)
             return known if known is not None and known.leader == tree[0] else _Baseline(tree, None)
-        return _Baseline(tree, reading)
+        return _Baseline(tree, reading, read_ns)
 
     def _record(self, pid: int, baseline: _Baseline | None, zombie: bool) -> None:
         now = time.monotonic_ns()
@@ -193,26 +216,40 @@ class KillRecord:
                 # When the leader is dead, what is left of its tree is an orphan, expected to go as well.
                 self.add(baseline.kill_of(baseline.tree if baseline.leader in dead else dead, now))
         elif zombie or pid in self._watched:
-            with self._lock:
-                known = self._watched.pop(pid, None)
-            kill = Kill(frozenset({pid}), now) if known is None else known.kill_of(known.tree, now)
-            self.add(kill)
+            known = self._watched.get(pid)
+            self.add(Kill(frozenset({pid}), now) if known is None else known.kill_of(known.tree, now))
 
     def _notice_deaths(self) -> None:
         """Record the watched processes that have died meanwhile; the time of death is unknown, and not after now."""
         with self._lock:
             watched = dict(self._watched)
         for pid, baseline in watched.items():
+            dead, rest = baseline.losses()
             if not _procfs.is_alive(baseline.leader):
-                with self._lock:
-                    ours = self._watched.get(pid) is baseline and self._watched.pop(pid) is baseline
-                if ours:
-                    self.add(baseline.kill_of(baseline.tree, time.monotonic_ns()))
+                dead = list(baseline.tree)
+            if not dead:
+                continue
+            kill = baseline.kill_of(dead, time.monotonic_ns())
+            superseded: tuple[Interrupts, ...] = ()
+            with self._lock:
+                # In one step: a wait that begins in between would find neither the watch nor the kill.
+                if self._watched.get(pid) is baseline:
+                    superseded = self._add(kill)
+                    if baseline.leader not in dead:
+                        self._watched[pid] = rest
+            for wait in superseded:
+                wait.supersede()
 
     def __repr__(self) -> str:
         with self._lock:
             kills, watched = len(self._kills), sorted(self._watched)
         return f"KillRecord({kills} pending, watching {watched})"
+
+
+def _may_be(leader: ProcessIdentity, kill: Kill) -> bool:
+    """Whether this process is one of the dead: of a number that was given out twice, it may be the other."""
+    starts = {process.pid: process.start for process in kill.processes}
+    return starts.get(leader.pid, leader.start) == leader.start
 
 
 def _same_death(kill: Kill, known: Kill) -> bool:

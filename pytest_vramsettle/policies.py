@@ -226,8 +226,9 @@ class Verified:
         elif _set_changed(situation, samples):
             outcome = "gpu_set_changed"
         elif not newest.free_mib:
-            outcome = "no_gpu" if len(samples) == 1 and situation.expectation is None else None
-        elif situation.expectation is not None and _comparable(situation.expectation.free_before, newest):
+            # There is a card, and it does not tell, for a moment or ever.
+            outcome = self._by_stillness(situation, samples) if situation.expectation is None else None
+        elif situation.expectation is not None and _is_told_by(newest, situation.expectation):
             outcome = self._against(situation.expectation, situation, samples)
         else:
             outcome = self._by_stillness(situation, samples)
@@ -325,6 +326,14 @@ def _comparable(keys: Mapping[GpuKey, int] | frozenset[GpuKey], sample: Sample) 
     return {type(key) for key in keys} == {type(key) for key in _keys(sample)}
 
 
+def _is_told_by(sample: Sample, expectation: Expectation) -> bool:
+    """Whether the sample tells what the expectation is about: of the same GPUs, and of who else was there too."""
+    if not _comparable(expectation.free_before, sample):
+        return False
+    others = expectation.others or {}
+    return not any(gpu.holders is None and any((others.get(gpu.key) or {}).values()) for gpu in sample.gpus)
+
+
 def _set_changed(situation: Situation, samples: Sequence[Sample]) -> bool:
     keys = _keys(samples[-1])
     if len(samples) > 1:
@@ -382,9 +391,11 @@ def all_policies() -> Mapping[str, Policy]:
 
 
 def policy_named(policy: str | Policy) -> Policy:
-    """The policy of that name, or the policy that was given. Raises ValueError for a name that is none."""
-    if not isinstance(policy, str):
+    """The policy of that name, or the policy that was given. Raises ValueError or TypeError for what is none."""
+    if isinstance(policy, Policy):
         return policy
+    if not isinstance(policy, str):
+        raise TypeError(f"policy has to be a name such as 'verified', or a Policy; got {policy!r}")
     if policy in POLICIES:
         return POLICIES[policy]
     policies = all_policies()

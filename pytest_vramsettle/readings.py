@@ -24,6 +24,16 @@ class GpuReading:
     total: int | None = None
     holders: Mapping[int, int | None] | None = None
 
+    def __post_init__(self) -> None:
+        """Raises ValueError for amounts that cannot be: a wait must not trust them."""
+        for name, amount in (("free", self.free), ("total", self.total)):
+            if amount is not None and not (isinstance(amount, int) and amount >= 0):
+                raise ValueError(
+                    f"{name} memory of GPU {self.key!r} has to be whole bytes, not negative; got {amount!r}"
+                )
+        if self.free is not None and self.total is not None and self.free > self.total:
+            raise ValueError(f"GPU {self.key!r} cannot have {self.free} bytes free out of {self.total}")
+
     @property
     def key(self) -> GpuKey:
         """The UUID where it is known, else the index."""
@@ -37,3 +47,9 @@ class Reading:
     """The answer of one probe: the GPUs, in the order in which they were reported. None at all: no GPU here."""
 
     gpus: tuple[GpuReading, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Raises ValueError where a GPU is there twice."""
+        keys = [gpu.key for gpu in self.gpus]
+        if len(set(keys)) != len(keys):
+            raise ValueError(f"a GPU is in the reading twice: {keys!r}")

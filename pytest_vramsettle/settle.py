@@ -8,6 +8,7 @@ if not result:
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Mapping
@@ -24,6 +25,7 @@ from pytest_vramsettle.kills import KillRecord
 from pytest_vramsettle.policies import Decision, Outcome, Policy, ProbeFailure, Sample, Situation, policy_named
 from pytest_vramsettle.probes import (
     ProbeBudget,
+    ProbeFailed,
     ProbeInterrupted,
     ProbeLike,
     ProbeMissing,
@@ -127,7 +129,8 @@ def wait_for_vram_settle(
         policy: `verified`, `two-samples`, the name of a peer's (see `peers`), or a Policy of your own.
         cancel: set it, from any thread, to end the wait: at once between probes, within 5 ms during one.
 
-    What a probe raises ends the wait or is tried again, as the policy says; it is logged and in `failures`, not raised.
+    An Exception of a probe ends the wait or is tried again, as the policy says; it is logged and in `failures`, not
+    raised.
     Raises ValueError for durations and sizes that cannot be, for an unknown policy, and for both `kills` and
     `since_kill`; TypeError for a probe that is none.
     """
@@ -201,8 +204,10 @@ class _Wait:
             raise TypeError(f"cancel has to be a threading.Event; got {cancel!r}")
         if kills is not None and since_kill is not None:
             raise ValueError("give either the kill record or since_kill: the record knows when its last kill was")
-        if since_kill is not None and since_kill != since_kill:
-            raise ValueError("since_kill has to be a reading of time.monotonic(); got nan")
+        if since_kill is not None and (isinstance(since_kill, bool) or not isinstance(since_kill, int | float)):
+            raise TypeError(f"since_kill has to be a reading of time.monotonic(); got {since_kill!r}")
+        if since_kill is not None and not math.isfinite(since_kill):
+            raise ValueError(f"since_kill has to be a reading of time.monotonic(); got {since_kill!r}")
         self._policy = policy_named(policy)
         self._max_wait_ns = (
             self._policy.max_wait_ns if max_wait is None else duration_ns("max_wait", max_wait, zero=True)
@@ -284,7 +289,9 @@ class _Wait:
             deadline = min(deadline, started + self._policy.attempt_ns)
         try:
             budget = ProbeBudget(deadline, self.interrupts)
-            reading = self._probe.read(budget, holders=self._policy.wants_holders(self._situation))
+            reading: object = self._probe.read(budget, holders=self._policy.wants_holders(self._situation))
+            if not isinstance(reading, Reading):
+                raise ProbeFailed(f"the probe answered {reading!r}, which is no Reading")
         except ProbeInterrupted:
             return Decision(self.interrupts.reason() or "cancelled")
         except Exception as error:

@@ -107,7 +107,7 @@ class World:
         t = self.clock.elapsed
         free = self.free(t - self.cost / 2 if self.split else t)
         tenant = {TENANT: self.tenant(t) + GIB} if holders else None
-        return Reading((GpuReading(0, GPU, free, 80 * GIB, tenant),))
+        return Reading((GpuReading(0, GPU, free, 400 * GIB, tenant),))
 
 
 def step(at: float) -> Callable[[float], float]:

@@ -297,6 +297,16 @@ class TestObserved:
             kills.add(Kill(frozenset({7}), start_ticks, {}, processes=(_procfs.ProcessIdentity(7, start_ticks),)))
         assert len(kills.pending()) == 2
 
+    def test_a_late_kill_of_a_number_leaves_its_next_owner_watched(self, kills: KillRecord, start: Start) -> None:
+        process = start()
+        assert process.stdout is not None
+        process.stdout.readline()
+        kills.watch(process.pid)
+        kills.add(Kill(frozenset(), time.monotonic_ns(), {}, processes=(_procfs.ProcessIdentity(process.pid, 1),)))
+        before = len(kills.pending())
+        end(process)
+        assert len(kills.pending()) == before + 1
+
     def test_a_death_that_is_told_late_does_not_set_the_time_back(self, kills: KillRecord) -> None:
         kills.add(self.kill(when_ns=5))
         kills.add(self.kill(pid=5_000_001, when_ns=2))
@@ -332,3 +342,75 @@ class TestObserved:
         for thread in threads:
             thread.join()
         assert len(kills.pending()) == 800
+
+
+WORKER = """
+import subprocess, sys, time
+worker = subprocess.Popen([sys.executable, "-S", "-c", "import time; time.sleep(60)"])
+print(worker.pid, flush=True)
+time.sleep(60)
+"""
+
+
+class TestSeveralAtOnce:
+    def test_overlapping_recordings_count_from_the_newer_reading(
+        self, kills: KillRecord, card: Card, start: Start
+    ) -> None:
+        """The one that was read first dies last."""
+        first, second = start(), start()
+        card.holders |= {first.pid: 2 * GIB, second.pid: 3 * GIB}
+        with kills.recording(first.pid):
+            end(first)
+            del card.holders[first.pid]
+            card.free = 11 * GIB  # half of it is back
+            with kills.recording(second.pid):
+                end(second)
+        expectation = expectation_of(kills.pending())
+        assert expectation is not None
+        assert (expectation.free_before[GPU], expectation.held[GPU]) == (11 * GIB, 4 * GIB)
+
+    @pytest.mark.parametrize("what", ["recorded", "noticed by a wait"])
+    def test_a_worker_that_crashed_before_its_leader(
+        self, kills: KillRecord, card: Card, start: Start, what: str
+    ) -> None:
+        leader = start(WORKER)
+        worker = child_of(leader)
+        card.holders |= {leader.pid: GIB, worker: 5 * GIB}
+        assert kills.watch(leader.pid)
+        os.kill(worker, signal.SIGKILL)
+        until_gone(worker)
+        del card.holders[worker]
+        if what == "recorded":
+            with kills.recording(leader.pid):
+                end(leader)
+        expectation = expectation_of(kills.pending())
+        assert expectation is not None
+        assert expectation.held[GPU] == (6 if what == "recorded" else 5) * GIB
+
+    def test_a_helper_that_holds_nothing_comes_and_goes(self, kills: KillRecord, card: Card, start: Start) -> None:
+        leader = start(WORKER)
+        helper = child_of(leader)
+        card.holders[leader.pid] = GIB
+        assert kills.watch(leader.pid)
+        os.kill(helper, signal.SIGKILL)
+        until_gone(helper)
+        assert kills.pending() == ()
+
+    def test_a_wait_that_begins_between_the_death_and_the_end_of_the_block(
+        self, kills: KillRecord, card: Card, start: Start
+    ) -> None:
+        process = start()
+        card.holders[process.pid] = GIB
+        with kills.recording(process.pid):
+            end(process)
+            assert len(kills.pending()) == 1
+        assert len(kills.pending()) == 1
+
+
+def until_gone(pid: int) -> None:
+    """A killed process, or what is left of it until its parent asks, is dead."""
+    for _ in range(1000):
+        if not _procfs.tree(pid):
+            return
+        time.sleep(0.005)
+    raise AssertionError(f"{pid} still lives")

@@ -30,6 +30,7 @@ from pytest_vramsettle.probes import (
     baseline_probe,
     default_probe,
 )
+from pytest_vramsettle.settle import wait_for_vram_settle
 
 __all__ = ["nothing_is_left", "smi"]  # fixtures
 
@@ -242,3 +243,28 @@ class TestChoice:
     def test_names(self) -> None:
         assert repr(FirstInstalled(NvmlProbe())) == "FirstInstalled(NvmlProbe())"
         assert repr(default_probe()) == "FirstInstalled(NvidiaSmiProbe('nvidia-smi'), NvmlProbe())"
+
+
+@pytest.mark.parametrize(
+    ("gpus", "told"),
+    [
+        ([(99, 24)], "cannot have 99 bytes free out of 24"),
+        ([(-1, 24)], "0 or more|not negative"),
+        ([(float("nan"), 24)], "whole bytes"),
+        ([(1.5, None)], "whole bytes"),
+        ([(1, 24), (2, 24)], "twice"),
+    ],
+)
+def test_a_reading_that_cannot_be(gpus, told) -> None:
+    with pytest.raises(ValueError, match=told):
+        Reading(tuple(GpuReading(0, "GPU-one", free, total) for free, total in gpus))
+
+
+def test_a_probe_that_answers_no_reading_has_failed() -> None:
+    class Wrong:
+        def read(self, budget: object, *, holders: bool) -> object:
+            return "much"
+
+    result = wait_for_vram_settle(since_kill=time.monotonic(), max_wait=0.05, probe=Wrong())
+    assert result.outcome == "timed_out"
+    assert "'much', which is no Reading" in str(result.failures[0])

@@ -137,6 +137,15 @@ def test_traces_are_scored_alone(capsys: pytest.CaptureFixture[str], tmp_path: P
         assert (tmp_path / name).stat().st_size > 5000
 
 
+def test_limits_that_judge_nothing_are_no_pass(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    shared = trace(tmp_path / "shared.jsonl", tenant=True)
+    limit = ("--max-misread-mib", 256, "-p", "waits_to_score:at_once", "--workers", 1)
+    ran = Ran(capsys, "score", shared, *limit)
+    assert (ran.status, "nothing was judged" in ran.err) == (2, True)
+    assert Ran(capsys, "score", shared, *limit, "--shared").status == 1
+    assert Ran(capsys, "score", "--class", "never", "-n", 1, *limit).status == 2
+
+
 def test_a_trace_as_a_scenario(tmp_path: Path) -> None:
     made = scenario_of(trace(tmp_path / "t.jsonl"))
     assert [(card.uuid, card.total, card.held) for card in made.cards] == [

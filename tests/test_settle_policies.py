@@ -27,7 +27,7 @@ MS = 1_000_000
 
 
 def reading(free: int | None, holders: dict[int, int | None] | None = None, key: str = GPU) -> GpuReading:
-    return GpuReading(0, key, free, 80 * GIB, holders)
+    return GpuReading(0, key, free, 400 * GIB, holders)
 
 
 def sample(ms: int, *gpus: GpuReading, alive: frozenset[int] = frozenset()) -> Sample:
@@ -233,10 +233,28 @@ class TestVerified:
 
     def test_no_gpu_where_there_never_was_one(self) -> None:
         assert outcome(Situation(), sample(0)) == "no_gpu"
-        assert outcome(Situation(), sample(0, reading(None))) == "no_gpu"
 
     def test_a_card_that_stops_telling(self) -> None:
         assert outcome(killed(), sample(0, reading(None))) is None
+
+    def test_a_card_that_does_not_tell_is_no_absent_one(self) -> None:
+        silent = [sample(ms, reading(None)) for ms in range(0, 2001, 250)]
+        assert outcome(Situation(), *silent[:-1]) is None
+        assert outcome(Situation(), *silent) == "stable_unverified"
+
+    def test_a_neighbour_that_the_sample_does_not_tell_of(self) -> None:
+        """20 GiB more are free, and they may be the neighbour's."""
+        situation = killed(others={TENANT: 20 * GIB})
+        blind = [sample(ms, reading(24 * GIB, None)) for ms in range(0, 2001, 250)]
+        assert outcome(situation, blind[0]) is None
+        assert outcome(situation, *blind) == "stable_unverified"
+        # Where nobody else was there, free memory is enough.
+        assert outcome(killed(), blind[0]) == "already_released"
+
+    @pytest.mark.parametrize(("then", "since"), [(None, 5 * GIB), (5 * GIB, None)])
+    def test_an_amount_that_is_told_at_one_time_only_has_not_changed(self, then: int | None, since: int | None) -> None:
+        expectation = Expectation({GPU: 20 * GIB}, {GPU: 4 * GIB}, {GPU: {TENANT: then}}, frozenset({SERVER}))
+        assert expectation.short(reading(14 * GIB, {TENANT: since}), frozenset({SERVER})) == 10 * GIB
 
     def test_a_lost_gpu_ends_it_and_other_failures_do_not(self) -> None:
         lost, other = (ProbeFailure(0, 0, error) for error in (GpuLost("gone"), ProbeFailed("no")))
@@ -306,6 +324,10 @@ class TestExpectationOfSeveralKills:
     def test_none(self) -> None:
         assert expectation_of([]) is None
         assert expectation_of([Kill(frozenset(), 0)]) is None
+        # At the second baseline the card of the first could not be read: what it lacks still, nobody knows.
+        there = Kill(frozenset({1}), 0, {GPU: GIB}, {GPU: GIB, "GPU-two": GIB}, {})
+        not_there = Kill(frozenset({2}), 1, {"GPU-two": GIB}, {"GPU-two": GIB}, {})
+        assert expectation_of([there, not_there]) is None
 
     def test_two_servers_one_after_the_other_while_nothing_is_back(self) -> None:
         first = kill(0, 1, 8 * GIB, 10 * GIB, {2: 4 * GIB})

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from native_client import nvidia_smi
 from nvml_client import HandClock
@@ -59,7 +59,18 @@ def dies_of_something(trace: ReclaimTrace) -> bool:
     return any(sum(story.held.values()) for story in trace.stories)
 
 
+def one_that_is_listed_before_and_not_at_the_kill() -> ReclaimTrace:
+    rows = [
+        Sample(t_ns=0, free={0: 0}, held={0: {78: 1}}),
+        Event(t_ns=1, event="pid_gone", pid=DEAD),
+        Sample(t_ns=1, free={0: None}, held={0: {78: None, DEAD: 1}}),
+        Sample(t_ns=1, free={0: 0}),
+    ]
+    return ReclaimTrace(header(total=TOTAL, killed=(DEAD, 78)), tuple(rows))
+
+
 @given(traces(), st.booleans())
+@example(one_that_is_listed_before_and_not_at_the_kill(), True)
 def test_free_memory_is_what_the_trace_says_at_each_sample(trace: ReclaimTrace, whole: bool) -> None:
     clock = HandClock()
     driver = Driver(clock=clock)

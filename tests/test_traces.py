@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from trace_rows import DEAD, MS, gone, header, killed, sample, simple, write_lines
 
 from fake_gpu import InvalidValue, Ramp
+from fake_gpu.errors import WriteFailed
 from fake_gpu.trace import Event, ReclaimTrace, Sample, TraceWriter
 from fake_gpu.trace.format import EventName
 from fake_gpu.units import GIB, MIB
@@ -270,3 +271,8 @@ def test_rows_survive_the_file(tmp_path_factory: pytest.TempPathFactory, steps: 
     path = tmp_path_factory.mktemp("t") / "t.jsonl.gz"
     trace.write(path)
     assert ReclaimTrace.read(path).rows == trace.rows
+
+
+def test_a_full_disk_is_told() -> None:
+    with pytest.raises(WriteFailed, match=r"/dev/full cannot be written any further: No space left"):
+        TraceWriter("/dev/full", header(), overwrite=True)

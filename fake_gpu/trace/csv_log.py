@@ -331,11 +331,14 @@ def _duration(killed_at: str, log: _Log) -> int:
 
 
 def _totals(samples: list[Sample]) -> list[tuple[int, int]]:
+    """Free memory of all cards together, from when each was read once: what comes in late is no gain."""
+    cards = {index for sample in samples for index, free in sample.free.items() if free is not None}
     now: dict[int, int] = {}
     totals = []
     for sample in samples:
         now.update({index: free for index, free in sample.free.items() if free is not None})
-        totals.append((sample.t_ns, sum(now.values())))
+        if now.keys() == cards:
+            totals.append((sample.t_ns, sum(now.values())))
     return totals
 
 

@@ -14,7 +14,7 @@ from typing import BinaryIO
 
 import msgspec
 
-from fake_gpu.errors import InvalidValue
+from fake_gpu.errors import InvalidValue, WriteFailed
 from fake_gpu.trace.format import Checker, Event, Header, Row, Sample, check_claim, decode, encode
 
 
@@ -136,13 +136,22 @@ class TraceWriter:
         self._gzip = gzip.GzipFile(fileobj=raw, mode="wb", mtime=0) if self.path.suffix == ".gz" else None
         self.rows = 0
         """How many were written."""
-        self._write(header)
+        try:
+            self._write(header)
+        except BaseException:
+            raw.close()
+            raise
 
     def _write(self, row: Header | Row) -> None:
-        (self._gzip or self._raw).write(encode(row))
+        try:
+            (self._gzip or self._raw).write(encode(row))
+        except OSError as error:
+            raise WriteFailed(
+                f"{self.path} cannot be written any further: {error.strerror}. What was written can be read"
+            ) from error
 
     def write(self, row: Sample | Event) -> None:
-        """Appends a row. Raises InvalidValue for one that cannot follow what was written."""
+        """Appends a row. Raises InvalidValue for one that cannot follow what was written, and WriteFailed."""
         self._checker.row(row, f"{self.path}, row {self.rows + 1}")
         self._write(row)
         self.rows += 1

@@ -135,7 +135,9 @@ class _Part:
             any(held.get(pid) for pid in killed),
         )
         if part.listed:
-            part.caps = _shared_out({pid: held.get(pid) or 0 for pid in killed if pid in held}, part.mine(base))
+            caps = _shared_out({pid: held.get(pid) or 0 for pid in killed}, part.mine(base))
+            # Who held nothing there is no process of this GPU's.
+            part.caps = {pid: size for pid, size in caps.items() if size}
         return part
 
     @property

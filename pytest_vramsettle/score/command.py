@@ -17,7 +17,7 @@ from fake_gpu import FakeGpuError
 from pytest_vramsettle.clock import patches
 from pytest_vramsettle.policies import all_policies
 from pytest_vramsettle.score.corpus import KINDS, USUAL, Corpus
-from pytest_vramsettle.score.gate import Limits, broken_limits
+from pytest_vramsettle.score.gate import Limits, broken_limits, judged_groups
 from pytest_vramsettle.score.reload import Reload, replay
 from pytest_vramsettle.score.run import score
 from pytest_vramsettle.score.sheet import read, written
@@ -85,6 +85,11 @@ def run_score(asked: Asked, limits: Limits, csv_path: Path | None, console: Cons
         console.print(table)
         console.print()
     console.print(legend(board.limit_mib))
+    if limits.asked and not set(board.groups) & set(judged_groups(limits)):
+        raise UsageError(
+            f"nothing was judged: the limits hold for {' and '.join(judged_groups(limits))}, and the reloads are "
+            f"{' and '.join(board.groups)}. --shared has the limits hold beside other tenants too"
+        )
     broken = broken_limits(board, limits)
     for line in broken:
         console.print(line, markup=False, emoji=False, soft_wrap=True)

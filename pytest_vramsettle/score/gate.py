@@ -41,9 +41,14 @@ class Limits:
         return self.max_misread_mib is not None or self.max_waste_s is not None
 
 
+def judged_groups(limits: Limits) -> tuple[str, ...]:
+    """The groups that the limits hold for."""
+    return ("single tenant", "shared") if limits.shared else ("single tenant",)
+
+
 def broken_limits(board: Scoreboard, limits: Limits) -> list[str]:
     """What each policy exceeds, a line each; none: it passes. A wait that fails exceeds any limit."""
-    judged = ("single tenant", "shared") if limits.shared else ("single tenant",)
+    judged = judged_groups(limits)
     lines: list[str] = []
     for policy in board.policies:
         for group in board.groups:

@@ -54,7 +54,7 @@ class Card:
     def back_at_ns(self) -> int | None:
         """The instant from which less than nvidia-smi can print is missing; None where nothing ever comes back."""
         done_ns = self.ramp.done_after_ns(self.held)
-        if done_ns is None:
+        if done_ns is None or not self.back_in_the_end:
             return None
         enough = self.back_in_the_end - GRANULARITY + 1
         low, high = -1, done_ns

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from pathlib import Path
 
 from fake_gpu import Ramp
@@ -28,6 +29,8 @@ def scenario_of(path: str | os.PathLike[str]) -> Scenario:
     it, or the dead held nothing.
     """
     trace = ReclaimTrace.read(path)
+    if trace.torn:
+        warnings.warn(f"{path}: its last line was cut off and left out", stacklevel=2)
     death = trace.death_ns
     cards = tuple(_card(story, death) for story in trace.stories)
     if not any(card.held for card in cards):
