@@ -290,7 +290,7 @@ def _compared(operator: ast.cmpop, left: Value, right: Value) -> bool | None:
     same: bool | None = None
     if isinstance(left, Const | Answer) and isinstance(right, Const | Answer):
         same = left.value == right.value
-    elif right == NONE and isinstance(left, Func | Obj | Seq | Deferred):
+    elif right == NONE and isinstance(left, Func | Seq | Deferred):
         same = False
     elif right == NONE and isinstance(left, Lock) and not left.key:
         return None

@@ -155,7 +155,10 @@ def _of_object(owner: Obj, name: str, state: State, frame: Frame, node: ast.AST)
         return [(state, value)]
     unit = run.method(owner.cls, name)
     if unit is not None:
-        return _member(unit, owner, state, frame, node)
+        ways = _member(unit, owner, state, frame, node)
+        if functions.is_plain(unit):  # an attribute of that name hides it, a property it does not
+            ways += [(state, kept) for kept in run.fields_of((owner, name))]
+        return ways
     kept = run.fields_of((owner, name)) or [
         functions.bind(value, owner)
         for cls in run.mro(owner.cls)
