@@ -251,7 +251,7 @@ def load(self, x):
     with self._lock:
         match x:
             case _ if x.ok:
-                return
+                return self._lock.locked()
         self._wait()
 --- after an endless loop that is broken out of
 def load(self, x):
@@ -444,6 +444,19 @@ def load(self):
     self._lock.acquire()
     self._lock.acquire()
     self._lock.acquire()
+    self._lock.release()
+    self._lock.release()
+    self._lock.release()
+    self._wait()
+--- as often let go as taken, five times
+def load(self):
+    self._lock.acquire()
+    self._lock.acquire()
+    self._lock.acquire()
+    self._lock.acquire()
+    self._lock.acquire()
+    self._lock.release()
+    self._lock.release()
     self._lock.release()
     self._lock.release()
     self._lock.release()
