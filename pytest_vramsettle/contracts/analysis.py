@@ -17,7 +17,6 @@ from pytest_vramsettle.contracts.values import Func, Obj
 ROUNDS = 4
 FOLLOWED = frozenset({"__init__", "__enter__", "__exit__", "__aenter__", "__aexit__", "__call__", "__del__"})
 """Special methods that are walked through where they run; when `__del__` does nobody knows."""
-IMPLICIT_EXITS = frozenset({"__enter__", "__exit__", "__aenter__", "__aexit__"})
 
 
 def analyse(scope: Scope, rule: Watching, locks: dict[Parts, str], names: set[str], within: Unit | None) -> Run:

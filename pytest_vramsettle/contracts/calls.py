@@ -10,7 +10,7 @@ from pytest_vramsettle.contracts import expressions, functions, locking, manager
 from pytest_vramsettle.contracts.engine import Frame, Keywords, OnYield, Ways
 from pytest_vramsettle.contracts.relevance import COMMON, is_quiet
 from pytest_vramsettle.contracts.source import Unit
-from pytest_vramsettle.contracts.state import Place, State, merge
+from pytest_vramsettle.contracts.state import State, merge
 from pytest_vramsettle.contracts.values import (
     EXT,
     UNKNOWN,
@@ -301,4 +301,4 @@ def explore(value: Deferred, state: State, frame: Frame, node: ast.AST) -> None:
         frame.sink = outer
 
 
-__all__ = ["Place", "apply", "call", "explore", "perform", "run_deferred", "unknown_call"]
+__all__ = ["apply", "call", "explore", "perform", "run_deferred", "unknown_call"]

@@ -400,4 +400,4 @@ def builtin(name: str) -> Path:
     return Path(EXT, (name,))
 
 
-__all__ = ["Const", "Escape", "Exit", "Frame", "Rule", "Run", "Scope", "TooMuch", "builtin", "scope_names"]
+__all__ = ["Escape", "Exit", "Frame", "Rule", "Run", "Scope", "TooMuch", "builtin", "scope_names"]

@@ -7,12 +7,10 @@ import builtins
 
 from pytest_vramsettle.contracts import functions
 from pytest_vramsettle.contracts.engine import Frame, Run, Ways, builtin
-from pytest_vramsettle.contracts.source import BODY, ClassInfo, Function, Module, Parts, Unit, dotted
+from pytest_vramsettle.contracts.source import ClassInfo, Function, Module, Parts, Unit, dotted
 from pytest_vramsettle.contracts.state import State
 from pytest_vramsettle.contracts.values import (
     EXT,
-    NONE,
-    TRUE,
     UNKNOWN,
     ClassVal,
     Const,
@@ -234,4 +232,4 @@ def _key_text(key: Value) -> str:
     return "?" if not isinstance(key, Path) else ".".join(key.attrs)
 
 
-__all__ = ["BODY", "NONE", "TRUE", "attribute", "element", "function_value", "global_name", "look_up"]
+__all__ = ["attribute", "element", "function_value", "global_name", "look_up"]

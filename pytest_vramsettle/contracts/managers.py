@@ -12,6 +12,7 @@ from pytest_vramsettle.contracts.source import ClassInfo, Unit, dotted
 from pytest_vramsettle.contracts.state import State, merge
 from pytest_vramsettle.contracts.values import (
     NONE,
+    TRUE,
     UNKNOWN,
     Const,
     Deferred,
@@ -81,7 +82,7 @@ def around(value: Value, state: State, frame: Frame, node: ast.AST, body: Callab
     if isinstance(value, Lock):
         taken = run.acquire(value, state, frame, node)
         return closing(
-            [(taken, TRUE_VALUE)],
+            [(taken, TRUE)],
             frame,
             body,
             lambda after, egress: [(run.release(value, after, frame.place(node)), False)],
@@ -109,9 +110,6 @@ def around(value: Value, state: State, frame: Frame, node: ast.AST, body: Callab
     run.escape(value, frame.place(node), "is entered as a manager that this analysis does not know")
     frame.raises(state, node)
     return body([(state.age(run.lasting), value if isinstance(value, Path | Partial) else UNKNOWN)])
-
-
-TRUE_VALUE = Const(True)
 
 
 def closing(entered: Ways, frame: Frame, body: Callable[[Ways], list[State]], close: Closing) -> list[State]:
@@ -266,7 +264,7 @@ def _enter_on(
 ) -> Ways:
     run = frame.run
     if isinstance(value, Lock):
-        return [(run.acquire(value, state, frame, node).put(slot, Seq((*items, value))), Const(True))]
+        return [(run.acquire(value, state, frame, node).put(slot, Seq((*items, value))), TRUE)]
     if isinstance(value, Obj):
         enter = _method(value, "enter", frame)
         if enter is not None:

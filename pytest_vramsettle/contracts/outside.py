@@ -22,7 +22,6 @@ from pytest_vramsettle.contracts.values import (
     Obj,
     Partial,
     Path,
-    Result,
     Seq,
     Stack,
     Super,
@@ -311,4 +310,4 @@ def _deferred_call(
     return [(state, UNKNOWN)]
 
 
-__all__ = ["Result", "known_call", "known_method", "method_call"]
+__all__ = ["known_call", "known_method", "method_call"]

@@ -161,8 +161,6 @@ class State:
         for item in self.held:
             if item.lock != lock:
                 held.append(item)
-            elif item.count == MANY:
-                held.append(item)  # how often it was taken is not known any more
             elif item.count > 1:
                 held.append(replace(item, count=item.count - 1))
         return replace(self, held=tuple(held))
