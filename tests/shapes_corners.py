@@ -185,12 +185,14 @@ def _run(self, a, b, f):
 def load(self, xs):
     with self._lock:
         self._run(*xs, self._wait)
---- four acquires
+--- taken five times, let go four times
 def load(self):
     self._lock.acquire()
     self._lock.acquire()
     self._lock.acquire()
     self._lock.acquire()
+    self._lock.acquire()
+    self._lock.release()
     self._lock.release()
     self._lock.release()
     self._lock.release()
