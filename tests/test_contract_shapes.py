@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import shapes_corners
 import shapes_hard
 import shapes_listed_hold
 import shapes_listed_rest
@@ -22,6 +23,7 @@ MODULES = (
     shapes_hard,
     shapes_more,
     shapes_more_rest,
+    shapes_corners,
 )
 BAD = [shape for module in MODULES for shape in module.BAD]
 GOOD = [shape for module in MODULES for shape in module.GOOD]

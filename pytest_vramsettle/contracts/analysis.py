@@ -15,7 +15,8 @@ from pytest_vramsettle.contracts.state import Doubt, Place, State
 from pytest_vramsettle.contracts.values import Func, Obj
 
 ROUNDS = 4
-IMPLICIT_EXITS = frozenset({"__enter__", "__exit__", "__aenter__", "__aexit__"})
+FOLLOWED = frozenset({"__init__", "__enter__", "__exit__", "__aenter__", "__aexit__", "__call__", "__del__"})
+"""Special methods that are walked through where they run; when `__del__` does nobody knows."""
 
 
 def analyse(scope: Scope, rule: Watching, locks: dict[Parts, str], names: set[str], within: Unit | None) -> Run:
@@ -76,7 +77,10 @@ def _entries(run: Run, unit: Unit, *, force: bool = False) -> Iterator[Func]:
     owners: list[Obj] = []
     if run.is_family(unit.cls):
         for cls in run.scope.family():
-            own = cls is run.scope.cls or any(other in run.relevance.units for other in cls.methods.values())
+            # One that overrides a method which matters matters too, also where its own does nothing.
+            own = cls is run.scope.cls or any(
+                other in run.relevance.units or name in run.relevance.names for name, other in cls.methods.items()
+            )
             if (own and run.method(cls, unit.name) is unit) or (own and _reached_by_super(run, cls, unit)):
                 owners.append(Obj(cls, ""))
     owners = owners or [Obj(unit.cls, "" if run.is_family(unit.cls) else "root")]
@@ -165,6 +169,10 @@ def doubts(run: Run, rule: Watching, names: set[str], within: Unit | None) -> li
         for place, unit in run.yields.items():
             if unit not in run.inlined:
                 found.append(unclear(place, f"{rule.lock} is held while others run what is between the yields"))
+    for unit in run.targets.units:
+        if unit.name.startswith("__") and unit.name.endswith("__") and unit.name not in FOLLOWED:
+            reason = "it reaches what the contract watches, and operators may run it, which is not followed"
+            found.append(unclear(Place.of(unit, unit.node), reason))
     for unit in run.walked | run.inlined:
         found += [unclear(place, "this mention is not understood") for place in _unseen(run, unit, names)]
     return found

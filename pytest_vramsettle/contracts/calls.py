@@ -6,11 +6,11 @@ import ast
 import re
 from dataclasses import replace
 
-from pytest_vramsettle.contracts import expressions, functions, locking, outside
+from pytest_vramsettle.contracts import expressions, functions, locking, managers, outside
 from pytest_vramsettle.contracts.engine import Frame, Keywords, OnYield, Ways
 from pytest_vramsettle.contracts.relevance import COMMON, is_quiet
 from pytest_vramsettle.contracts.source import Unit
-from pytest_vramsettle.contracts.state import Place, State, merge
+from pytest_vramsettle.contracts.state import State, merge
 from pytest_vramsettle.contracts.values import (
     EXT,
     UNKNOWN,
@@ -21,6 +21,7 @@ from pytest_vramsettle.contracts.values import (
     Ext,
     Func,
     Local,
+    Lock,
     LockMethod,
     Method,
     Obj,
@@ -33,10 +34,18 @@ from pytest_vramsettle.contracts.values import (
     parts_of,
 )
 
+_CHANGES = frozenset(
+    {"append", "appendleft", "add", "insert", "extend", "update", "setdefault"}
+    | {"pop", "popleft", "popitem", "remove", "discard", "clear"}
+)
+"""Methods after which a container may be empty, or not be empty any more."""
+
 
 def call(node: ast.Call, state: State, frame: Frame) -> Ways:
     """`f(a, b=c)`."""
     ways: Ways = []
+    if isinstance(node.func, ast.Attribute) and node.func.attr in _CHANGES and isinstance(node.func.value, ast.Name):
+        state = state.changed((frame.number, node.func.value.id))
     for after, callee in expressions.evaluate(node.func, state, frame):
         for ready, args, keywords in _arguments(node, after, frame):
             frame.run.step(frame, node, 1)
@@ -48,12 +57,18 @@ def _arguments(node: ast.Call, state: State, frame: Frame) -> list[tuple[State, 
     plain = [each.value if isinstance(each, ast.Starred) else each for each in node.args]
     named = [keyword.value for keyword in node.keywords]
     found = []
+    entering = isinstance(node.func, ast.Attribute) and node.func.attr in ("enter_context", "enter_async_context")
+    if entering and len(plain) == 1 and not named:
+        return [(after, (value,), ()) for after, value in managers.entered(plain[0], state, frame)]
     for after, values in expressions.evaluate_all([*plain, *named], state, frame):
         args: list[Value] = []
         for each, value in zip(node.args, values, strict=False):
             if isinstance(each, ast.Starred) and isinstance(value, Seq):
                 args += value.items
             else:
+                if any(isinstance(other, ast.Starred) for other in node.args[: len(args)]):
+                    reason = "stands behind arguments whose number is not known"
+                    frame.run.escape(value, frame.place(node), reason)
                 args.append(value)
         keywords: list[tuple[str, Value]] = []
         for keyword, value in zip(node.keywords, values[len(plain) :], strict=True):
@@ -82,6 +97,8 @@ def apply(
         return apply(callee.callee, (*callee.args, *args), (*callee.keywords, *keywords), state, frame, node)
     if isinstance(callee, ClassVal):
         return perform(callee, args, keywords, state, frame, node)
+    if isinstance(callee, Lock) and state.held:
+        frame.run.escape(callee, frame.place(node), "or any method may be what getattr() finds by a computed name")
     if isinstance(callee, Method):
         return outside.method_call(callee, args, keywords, state, frame, node)
     if isinstance(callee, Obj):
@@ -230,7 +247,12 @@ def unknown_call(
 ) -> Ways:
     """It may raise and change attributes; what it is given has gone where nothing is followed."""
     run, place = frame.run, frame.place(node)
-    if not (isinstance(node, ast.Call) and is_quiet(node)):
+    quiet = isinstance(node, ast.Call) and is_quiet(node)
+    if quiet and isinstance(callee, Path) and callee.attrs[-1:] in (("append",), ("add",)):
+        for value in args:
+            run.escape(value, place, "is put into a container that this analysis does not follow")
+    if not quiet:
+        state = functions.forget_rebound(args, state)
         frame.raises(state.age(run.lasting), node)
         state = state.age(run.lasting)
         for value in (*args, *(value for _, value in keywords)):
@@ -279,4 +301,4 @@ def explore(value: Deferred, state: State, frame: Frame, node: ast.AST) -> None:
         frame.sink = outer
 
 
-__all__ = ["Place", "apply", "call", "explore", "perform", "run_deferred", "unknown_call"]
+__all__ = ["apply", "call", "explore", "perform", "run_deferred", "unknown_call"]

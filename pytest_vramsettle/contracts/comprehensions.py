@@ -62,6 +62,8 @@ def _rounds(
 
 def bind(target: ast.expr, value: Value, state: State, frame: Frame) -> list[State]:
     """The variable of a comprehension."""
+    if not isinstance(target, ast.Name):
+        frame.run.escape(value, frame.place(target), "is unpacked in a way that this analysis does not follow")
     for each in ast.walk(target):
         if isinstance(each, ast.Name):
             state = state.put((frame.number, each.id), value if each is target else UNKNOWN)

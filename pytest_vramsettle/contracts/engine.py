@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pytest_vramsettle.contracts.patterns import Pattern, Sure
 from pytest_vramsettle.contracts.relevance import Relevance, Slice
 from pytest_vramsettle.contracts.source import ClassInfo, Function, Module, Parts, Project, Unit
-from pytest_vramsettle.contracts.state import Place, Slot, State
+from pytest_vramsettle.contracts.state import MANY, Place, Slot, State
 from pytest_vramsettle.contracts.values import (
     EXT,
     UNKNOWN,
@@ -344,7 +344,10 @@ class Run:
         return self.rule.acquired(self, lock, state.acquire(lock, place, frame.chain), place)
 
     def release(self, lock: Lock, state: State, place: Place) -> State:
-        if any(held.lock == lock for held in state.held):
+        held = next((each for each in state.held if each.lock == lock), None)
+        if held is not None and held.count == MANY:
+            return state.doubted(place, "how often it was taken before is not known")
+        if held is not None:
             return state.release(lock)
         if any(held.lock.name == lock.name for held in state.held):
             return state.doubted(place, "whether this is the lock that is held is not known")
@@ -397,4 +400,4 @@ def builtin(name: str) -> Path:
     return Path(EXT, (name,))
 
 
-__all__ = ["Const", "Escape", "Exit", "Frame", "Rule", "Run", "Scope", "TooMuch", "builtin", "scope_names"]
+__all__ = ["Escape", "Exit", "Frame", "Rule", "Run", "Scope", "TooMuch", "builtin", "scope_names"]

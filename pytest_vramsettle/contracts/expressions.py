@@ -7,15 +7,13 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from pytest_vramsettle.contracts import calls, comprehensions, lookup, outside
-from pytest_vramsettle.contracts.engine import Frame, Ways, builtin
+from pytest_vramsettle.contracts.engine import Frame, Ways
 from pytest_vramsettle.contracts.relevance import may_raise
 from pytest_vramsettle.contracts.source import dotted
 from pytest_vramsettle.contracts.state import Fact, Slot, State, merge
 from pytest_vramsettle.contracts.values import (
     EXT,
-    FALSE,
     NONE,
-    TRUE,
     UNKNOWN,
     Answer,
     Const,
@@ -290,7 +288,7 @@ def _compared(operator: ast.cmpop, left: Value, right: Value) -> bool | None:
     same: bool | None = None
     if isinstance(left, Const | Answer) and isinstance(right, Const | Answer):
         same = left.value == right.value
-    elif right == NONE and isinstance(left, Func | Obj | Seq | Deferred):
+    elif right == NONE and isinstance(left, Func | Seq | Deferred):
         same = False
     elif right == NONE and isinstance(left, Lock) and not left.key:
         return None
@@ -413,4 +411,4 @@ _HANDLERS: dict[type[ast.expr], Handler] = {
     ast.GeneratorExp: _generator,
 }
 
-__all__ = ["FALSE", "TRUE", "branch", "builtin", "evaluate", "evaluate_all"]
+__all__ = ["branch", "evaluate", "evaluate_all"]

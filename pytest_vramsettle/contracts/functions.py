@@ -258,6 +258,15 @@ def fields_in_order(cls: ClassInfo) -> list[str]:
     return [dotted(each.target)[0] for each in cls.node.body if isinstance(each, ast.AnnAssign) and dotted(each.target)]
 
 
+def forget_rebound(values: tuple[Value, ...], state: State) -> State:
+    """Whoever is given a closure may call it: what it declares nonlocal is not known any more."""
+    for part in (part for value in values for part in parts_of(value)):
+        if isinstance(part, Func) and part.closure:
+            rebound = _scope(part.node)[1]
+            state = state.drop((number, name) for number in part.closure for name in rebound)
+    return state
+
+
 def touches_locks(value: Value, run: Run) -> bool:
     """Whether a function in it is relevant at all."""
     return any(isinstance(part, Func) and part.unit in run.relevance.units for part in parts_of(value))

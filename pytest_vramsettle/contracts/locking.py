@@ -43,6 +43,8 @@ def lock_call(
     if name == "locked":
         return [(state, TRUE if any(held.lock == lock for held in state.held) else UNKNOWN)]
     if name in _WAITS:
+        for value in args:
+            run.escape(value, frame.place(node), "is asked under it by wait_for(), which is not followed")
         frame.raises(state, node)
         again = run.rule.acquired(run, lock, state, frame.place(node)) if state.held else state
         return [(again.age(run.lasting), UNKNOWN)]

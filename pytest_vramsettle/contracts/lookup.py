@@ -7,12 +7,10 @@ import builtins
 
 from pytest_vramsettle.contracts import functions
 from pytest_vramsettle.contracts.engine import Frame, Run, Ways, builtin
-from pytest_vramsettle.contracts.source import BODY, ClassInfo, Function, Module, Parts, Unit, dotted
+from pytest_vramsettle.contracts.source import ClassInfo, Function, Module, Parts, Unit, dotted
 from pytest_vramsettle.contracts.state import State
 from pytest_vramsettle.contracts.values import (
     EXT,
-    NONE,
-    TRUE,
     UNKNOWN,
     ClassVal,
     Const,
@@ -155,7 +153,10 @@ def _of_object(owner: Obj, name: str, state: State, frame: Frame, node: ast.AST)
         return [(state, value)]
     unit = run.method(owner.cls, name)
     if unit is not None:
-        return _member(unit, owner, state, frame, node)
+        ways = _member(unit, owner, state, frame, node)
+        if functions.is_plain(unit):  # an attribute of that name hides it, a property it does not
+            ways += [(state, kept) for kept in run.fields_of((owner, name))]
+        return ways
     kept = run.fields_of((owner, name)) or [
         functions.bind(value, owner)
         for cls in run.mro(owner.cls)
@@ -231,4 +232,4 @@ def _key_text(key: Value) -> str:
     return "?" if not isinstance(key, Path) else ".".join(key.attrs)
 
 
-__all__ = ["BODY", "NONE", "TRUE", "attribute", "element", "function_value", "global_name", "look_up"]
+__all__ = ["attribute", "element", "function_value", "global_name", "look_up"]

@@ -12,6 +12,7 @@ from pytest_vramsettle.contracts.source import ClassInfo, Unit, dotted
 from pytest_vramsettle.contracts.state import State, merge
 from pytest_vramsettle.contracts.values import (
     NONE,
+    TRUE,
     UNKNOWN,
     Const,
     Deferred,
@@ -46,7 +47,7 @@ def _item(node: ast.With | ast.AsyncWith, index: int, states: list[State], frame
     item = node.items[index]
     grouped: dict[Value, list[State]] = {}
     for state in states:
-        for after, value in _entered(item.context_expr, state, frame):
+        for after, value in entered(item.context_expr, state, frame):
             grouped.setdefault(value, []).append(after)
     ended: list[State] = []
     for value, before in grouped.items():
@@ -62,7 +63,7 @@ def _item(node: ast.With | ast.AsyncWith, index: int, states: list[State], frame
     return merge(ended)
 
 
-def _entered(node: ast.expr, state: State, frame: Frame) -> Ways:
+def entered(node: ast.expr, state: State, frame: Frame) -> Ways:
     """A manager of the project is looked at even where nothing is named in it: it may swallow what is raised."""
     if isinstance(node, ast.Call) and not frame.slice.is_hot(node):
         parts = dotted(node.func)
@@ -81,7 +82,7 @@ def around(value: Value, state: State, frame: Frame, node: ast.AST, body: Callab
     if isinstance(value, Lock):
         taken = run.acquire(value, state, frame, node)
         return closing(
-            [(taken, TRUE_VALUE)],
+            [(taken, TRUE)],
             frame,
             body,
             lambda after, egress: [(run.release(value, after, frame.place(node)), False)],
@@ -109,9 +110,6 @@ def around(value: Value, state: State, frame: Frame, node: ast.AST, body: Callab
     run.escape(value, frame.place(node), "is entered as a manager that this analysis does not know")
     frame.raises(state, node)
     return body([(state.age(run.lasting), value if isinstance(value, Path | Partial) else UNKNOWN)])
-
-
-TRUE_VALUE = Const(True)
 
 
 def closing(entered: Ways, frame: Frame, body: Callable[[Ways], list[State]], close: Closing) -> list[State]:
@@ -266,7 +264,7 @@ def _enter_on(
 ) -> Ways:
     run = frame.run
     if isinstance(value, Lock):
-        return [(run.acquire(value, state, frame, node).put(slot, Seq((*items, value))), Const(True))]
+        return [(run.acquire(value, state, frame, node).put(slot, Seq((*items, value))), TRUE)]
     if isinstance(value, Obj):
         enter = _method(value, "enter", frame)
         if enter is not None:
@@ -303,21 +301,55 @@ def _unwind(stack: Stack, state: State, frame: Frame, node: ast.AST) -> list[tup
     slot = ("stack", stack.site)
     kept = state.get(slot)
     states = [state.put(slot, UNKNOWN)]
-    swallows = False
+    swallows = doubtful = False
     for item in reversed(kept.items if isinstance(kept, Seq) else ()):
         following: list[State] = []
         for each in states:
             following += _unwind_item(item, each, frame, node)
         states = merge(following)
         swallows = swallows or isinstance(item, Suppress)
+        doubtful = doubtful or _may_swallow(item, frame)
     # Also where nothing was raised: the two answers are then the same.
-    return [(each, swallowed) for each in states for swallowed in ((True, False) if swallows else (False,))]
+    ways = [(each, swallowed) for each in states for swallowed in ((True, False) if swallows else (False,))]
+    if doubtful and not swallows:
+        reason = "whether something on this stack swallows what was raised is not followed"
+        ways += [(each.doubted(frame.place(node), reason), True) for each in states]
+    return ways
+
+
+def _may_swallow(item: Value, frame: Frame) -> bool:
+    """A manager of the project that catches around its yield, or an exit that returns something."""
+    function = item.callee if isinstance(item, Deferred) and item.kind == "manager" else item
+    if isinstance(function, Obj):
+        function = _method(function, "exit", frame) or UNKNOWN
+    if not isinstance(function, Func):
+        return False
+    if isinstance(item, Deferred):
+        return any(
+            isinstance(each, ast.ExceptHandler) or (isinstance(each, ast.Name | ast.Attribute) and _is_suppress(each))
+            for each in ast.walk(function.node)
+        )
+    return any(
+        isinstance(each, ast.Return) and not (each.value is None or _is_false(each.value))
+        for each in ast.walk(function.node)
+    )
+
+
+def _is_suppress(node: ast.expr) -> bool:
+    return (dotted(node) or ("",))[-1] == "suppress"
+
+
+def _is_false(node: ast.expr) -> bool:
+    return isinstance(node, ast.Constant) and not node.value
 
 
 def _unwind_item(item: Value, state: State, frame: Frame, node: ast.AST) -> list[State]:
     run = frame.run
     if isinstance(item, Lock):
         return [run.release(item, state, frame.place(node))]
+    if isinstance(item, Func):
+        raised = (UNKNOWN, UNKNOWN, UNKNOWN)
+        return [after for after, _ in calls.apply(item, raised, (), state, frame, node)]
     if isinstance(item, Partial):
         return [after for after, _ in calls.apply(item.callee, item.args, item.keywords, state, frame, node)]
     if isinstance(item, Obj):
@@ -327,6 +359,7 @@ def _unwind_item(item: Value, state: State, frame: Frame, node: ast.AST) -> list
     if isinstance(item, Deferred) and item.kind in ("future", "map"):
         return [after for after, _ in calls.run_deferred(item, state, frame, node)]
     if isinstance(item, Deferred):
+        run.escape(item.callee, frame.place(node), "goes on after its yield, when the stack is left: not followed")
         # What the manager took on its way in it lets go on its way out: each lock held through it, once.
         for held in state.held:
             state = run.release(held.lock, state, held.place) if _took(item, held.place.unit.name) else state

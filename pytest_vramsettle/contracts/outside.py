@@ -22,7 +22,6 @@ from pytest_vramsettle.contracts.values import (
     Obj,
     Partial,
     Path,
-    Result,
     Seq,
     Stack,
     Super,
@@ -50,6 +49,8 @@ def known_call(
         return [(after, UNKNOWN) for after in merge([state, *(after for after, _ in ran)])]
     if name in ("list", "tuple", "sorted", "set") and args and isinstance(args[0], Seq):
         return [(state, Seq(args[0].items))]
+    if name == "enumerate" and args and isinstance(args[0], Seq):
+        return [(state, Seq(tuple(Seq((UNKNOWN, item)) for item in args[0].items)))]
     if name in _PASSING and args and isinstance(args[0], Deferred | Seq):
         return [(state, args[0])]
     if name == "bool" and args:
@@ -101,13 +102,23 @@ def _partial(args: Arguments, keywords: Keywords, state: State, frame: Frame, no
 def _thread(args: Arguments, keywords: Keywords, state: State, frame: Frame, node: ast.AST) -> Ways | None:
     given = dict(keywords)
     target = given.get("target", args[1] if len(args) > 1 else UNKNOWN)
-    passed = given.get("args", UNKNOWN)
-    return [(state, Deferred("thread", target, passed.items if isinstance(passed, Seq) else ()))]
+    return [(state, _started(target, given.get("args", UNKNOWN), given.get("kwargs", UNKNOWN)))]
+
+
+def _started(target: Value, args: Value, keywords: Value) -> Deferred:
+    named: list[tuple[str, Value]] = []
+    if isinstance(keywords, Seq) and keywords.keys is not None:
+        pairs = zip(keywords.keys, keywords.items, strict=True)
+        named = [(str(key.value), value) for key, value in pairs if isinstance(key, Const)]
+    return Deferred("thread", target, args.items if isinstance(args, Seq) else (), tuple(named))
 
 
 def _timer(args: Arguments, keywords: Keywords, state: State, frame: Frame, node: ast.AST) -> Ways | None:
-    target = args[1] if len(args) > 1 else dict(keywords).get("function", UNKNOWN)
-    return [(state, Deferred("thread", target))]
+    target, passed, named = (
+        args[index] if len(args) > index else dict(keywords).get(name, UNKNOWN)
+        for index, name in ((1, "function"), (2, "args"), (3, "kwargs"))
+    )
+    return [(state, _started(target, passed, named))]
 
 
 def _stack(kind: str) -> Known:
@@ -140,6 +151,8 @@ def _task(args: Arguments, keywords: Keywords, state: State, frame: Frame, node:
 
 
 def _awaiting(args: Arguments, keywords: Keywords, state: State, frame: Frame, node: ast.AST) -> Ways | None:
+    if dict(keywords).get("return_exceptions", Const(False)) != Const(False):
+        return None  # it goes on whether they returned or not
     items = tuple(item for value in args for item in (value.items if isinstance(value, Seq) else (value,)))
     return [(state, Deferred("gather", UNKNOWN, tuple(item for item in items if isinstance(item, Deferred))))]
 
@@ -153,6 +166,8 @@ def _to_thread(args: Arguments, keywords: Keywords, state: State, frame: Frame, 
 
 
 def _map(args: Arguments, keywords: Keywords, state: State, frame: Frame, node: ast.AST) -> Ways | None:
+    for value in args[1:]:
+        frame.run.escape(value, frame.place(node), "is handed on by map() in a way that is not followed")
     return [(state, Deferred("map", args[0], (UNKNOWN,)))] if len(args) > 1 else None
 
 
@@ -267,6 +282,8 @@ def method_call(method: Method, args: Arguments, keywords: Keywords, state: Stat
         return [(state, value) for value in lookup.element(owner, args[0], frame, node)]
     if isinstance(owner, Seq) and owner.keys is not None and name == "values":
         return [(state, Seq(owner.items))]
+    if isinstance(owner, Seq) and owner.keys is not None and name == "items":
+        return [(state, Seq(tuple(Seq(pair) for pair in zip(owner.keys, owner.items, strict=True))))]
     if isinstance(owner, Seq) and name in ("append", "add", "insert", "extend", "update", "setdefault"):
         for value in args:
             frame.run.escape(value, frame.place(node), "is put into a container that this analysis does not follow")
@@ -293,4 +310,4 @@ def _deferred_call(
     return [(state, UNKNOWN)]
 
 
-__all__ = ["Result", "known_call", "known_method", "method_call"]
+__all__ = ["known_call", "known_method", "method_call"]

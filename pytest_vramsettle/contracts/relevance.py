@@ -114,7 +114,8 @@ class Relevance:
                         yield from self._take(other)
         else:
             yield unit.name, unit.cls
-            if unit.name == "run" and unit.cls is not None:
+            if unit.name in COMMON and unit.cls is not None and unit.cls.name != self._home:
+                # A call of such a name alone says nothing: where its objects are made does.
                 yield unit.cls.name.rpartition(".")[2], None
 
 
@@ -172,7 +173,7 @@ class Slice:
         return all(self._tests.get(name, 0) > 1 or name in ("self", "cls") for name in names)
 
     def _visit(self, node: ast.AST) -> bool:
-        hot = mentions(node, self.names) or isinstance(node, ast.Yield | ast.YieldFrom)
+        hot = mentions(node, self.names) or isinstance(node, ast.Yield | ast.YieldFrom) or _is_blind(node)
         for child in ast.iter_child_nodes(node):
             hot = self._visit(child) or hot
         if hot:
@@ -195,6 +196,10 @@ class Slice:
                     yield from _stored([node.target])
             elif isinstance(node, ast.withitem) and node.optional_vars is not None:
                 yield from _stored([node.optional_vars])
+            elif isinstance(node, ast.comprehension):
+                yield from _stored([node.target] if id(node.iter) in self.hot else [])
+            elif isinstance(node, ast.Match):
+                yield from captured(node) if id(node.subject) in self.hot else ()
             elif isinstance(node, ast.If | ast.While | ast.IfExp | ast.Assert):
                 yield from _tested(node.test)
             elif isinstance(node, ast.BoolOp):
@@ -251,6 +256,26 @@ def mentions(node: ast.AST, names: set[str]) -> bool:
     if isinstance(node, ast.keyword | ast.arg):
         return node.arg in names
     return isinstance(node, Function | ast.ClassDef) and node.name in names
+
+
+def captured(node: ast.Match | ast.pattern) -> Iterator[str]:
+    """The variables that the patterns bind."""
+    patterns = [case.pattern for case in node.cases] if isinstance(node, ast.Match) else [node]
+    for each in (found for pattern in patterns for found in ast.walk(pattern)):
+        if isinstance(each, ast.MatchAs | ast.MatchStar) and each.name is not None:
+            yield each.name
+        elif isinstance(each, ast.MatchMapping) and each.rest is not None:
+            yield each.rest
+
+
+def _is_blind(node: ast.AST) -> bool:
+    """`getattr(x, name)(...)`, `x.join()`, `x.result()`: by their text they may run anything, or wait for it."""
+    made = node.func if isinstance(node, ast.Call) else None
+    if isinstance(node, ast.Call) and isinstance(made, ast.Attribute):
+        return made.attr == "result" or (made.attr == "join" and not node.args)
+    if not isinstance(made, ast.Call) or dotted(made.func) != ("getattr",) or len(made.args) < 2:
+        return False
+    return not isinstance(made.args[1], ast.Constant)
 
 
 def _stored(targets: Iterable[ast.expr]) -> Iterator[str]:
@@ -347,8 +372,10 @@ def is_quiet(call: ast.Call) -> bool:
 
 def may_raise(node: ast.AST) -> bool:
     """Calls, subscripts, `await`, `assert`, imports. Plain attributes and arithmetic are taken not to."""
+    if isinstance(node, ast.AugAssign):
+        return isinstance(node.target, ast.Subscript)
     if isinstance(node, ast.Call):
         return not is_quiet(node)
     if isinstance(node, ast.Subscript):
-        return isinstance(node.ctx, ast.Load)
+        return not isinstance(node.ctx, ast.Store)
     return isinstance(node, ast.Await | ast.Assert | ast.Import | ast.ImportFrom | ast.Yield | ast.YieldFrom)

@@ -9,7 +9,7 @@ from pytest_vramsettle.contracts.engine import Exit, Rule, Run
 from pytest_vramsettle.contracts.patterns import Pattern, value_matches
 from pytest_vramsettle.contracts.source import Unit
 from pytest_vramsettle.contracts.state import Doubt, Held, Place, State, Step
-from pytest_vramsettle.contracts.values import UNKNOWN, Answer, Const, Lock, Result, Value, truth
+from pytest_vramsettle.contracts.values import Answer, Const, Lock, Result, Value, truth
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,4 +219,4 @@ class RecheckRule(Watching):
         return state
 
 
-__all__ = ["UNKNOWN", "Finding", "FollowRule", "HoldRule", "PrecedeRule", "RecheckRule", "Watching"]
+__all__ = ["Finding", "FollowRule", "HoldRule", "PrecedeRule", "RecheckRule", "Watching"]

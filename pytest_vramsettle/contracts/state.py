@@ -11,6 +11,9 @@ from typing import Any
 from pytest_vramsettle.contracts.source import Unit
 from pytest_vramsettle.contracts.values import UNKNOWN, Lock, Obj, Value
 
+MANY = 4
+"""Levels of a lock from which on they are not counted."""
+
 Slot = tuple[int | Obj | str, str]
 """(frame, variable), (object, attribute) or (kind, site)."""
 
@@ -127,6 +130,16 @@ class State:
         facts = {fact: (value, fresh and not _ages(fact, lasting)) for fact, (value, fresh) in self.facts.items()}
         return replace(self, facts=facts)
 
+    def changed(self, slot: Slot) -> State:
+        """The object in this variable was changed: it is the same one, but other tests of it may turn out otherwise."""
+        if not any(slot in fact.needs and " is " not in fact.text for fact in self.facts):
+            return self
+        facts = {
+            fact: (value, fresh and (slot not in fact.needs or " is " in fact.text))
+            for fact, (value, fresh) in self.facts.items()
+        }
+        return replace(self, facts=facts)
+
     def mark(self, marks: Hashable) -> State:
         return self if marks == self.marks else replace(self, marks=marks)
 
@@ -137,10 +150,10 @@ class State:
         return replace(self, trail=Step(self.trail, place, taken))
 
     def acquire(self, lock: Lock, place: Place, chain: tuple[Place, ...]) -> State:
-        # More than three levels are not told apart: a loop that never lets go must come to an end here.
+        # A loop that never lets go must come to an end here.
         others = [held for held in self.held if held.lock != lock]
         before = next((held for held in self.held if held.lock == lock), None)
-        taken = Held(lock, 1, place, chain) if before is None else replace(before, count=min(before.count + 1, 3))
+        taken = Held(lock, 1, place, chain) if before is None else replace(before, count=min(before.count + 1, MANY))
         return replace(self, held=(*others, taken))
 
     def release(self, lock: Lock) -> State:

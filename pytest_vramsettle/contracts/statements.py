@@ -8,7 +8,7 @@ from typing import Any
 
 from pytest_vramsettle.contracts import expressions, functions, loops, managers, tries
 from pytest_vramsettle.contracts.engine import Escape, Frame
-from pytest_vramsettle.contracts.relevance import Summary
+from pytest_vramsettle.contracts.relevance import Summary, captured, may_raise
 from pytest_vramsettle.contracts.source import BODY, Function
 from pytest_vramsettle.contracts.state import Fact, State, merge
 from pytest_vramsettle.contracts.values import (
@@ -97,12 +97,13 @@ def _annotated(node: ast.AnnAssign, states: list[State], frame: Frame) -> list[S
 
 
 def _augmented(node: ast.AugAssign, states: list[State], frame: Frame) -> list[State]:
-    return [
-        each
-        for state in states
-        for after, _ in expressions.evaluate(node.value, state, frame)
-        for each in assign(node.target, UNKNOWN, after, frame)
-    ]
+    ended = []
+    for state in states:
+        for after, _ in expressions.evaluate(node.value, state, frame):
+            if may_raise(node):
+                frame.raises(after, node)
+            ended += assign(node.target, UNKNOWN, after, frame)
+    return ended
 
 
 def assign(target: ast.expr, value: Value, state: State, frame: Frame) -> list[State]:
@@ -121,7 +122,8 @@ def assign(target: ast.expr, value: Value, state: State, frame: Frame) -> list[S
         return assign(target.value, UNKNOWN, state, frame)
     if isinstance(target, ast.Subscript):
         ended = []
-        for after, (owner, _) in expressions.evaluate_all([target.value, target.slice], state, frame):
+        for after, (owner, key) in expressions.evaluate_all([target.value, target.slice], state, frame):
+            frame.run.escape(key, frame.place(target), "is the key of something that is stored")
             if not isinstance(owner, Lock):
                 reason = "is put into a container that this analysis does not follow"
                 frame.run.escape(value, frame.place(target), reason)
@@ -134,9 +136,10 @@ def assign(target: ast.expr, value: Value, state: State, frame: Frame) -> list[S
 
 def _assign_all(target: ast.Tuple | ast.List, value: Value, state: State, frame: Frame) -> list[State]:
     items: Sequence[Value] = [UNKNOWN] * len(target.elts)
-    if isinstance(value, Seq) and len(value.items) == len(target.elts):
+    starred = any(isinstance(each, ast.Starred) for each in target.elts)
+    if isinstance(value, Seq) and len(value.items) == len(target.elts) and not starred:
         items = value.items
-    elif any(isinstance(part, Lock | Func) for part in parts_of(value)):
+    else:
         frame.run.escape(value, frame.place(target), "is unpacked in a way that this analysis does not follow")
     states = [state]
     for each, item in zip(target.elts, items, strict=True):
@@ -151,7 +154,7 @@ def _assign_name(name: str, value: Value, state: State, frame: Frame) -> State:
         run.keep_field((owner, name), value, state)
     elif name in frame.outer:
         number = next((each for each in frame.closure if (each, name) in state.store), None)
-        if number is None and not frame.closure:
+        if number is None and not (frame.closure and name in functions.local_names(frame.unit.node)):
             run.keep_field((frame.unit.module.name, name), value, state)
             return state
         return state.put((frame.closure[0] if number is None else number, name), value)
@@ -254,7 +257,12 @@ def _class(node: ast.ClassDef, states: list[State], frame: Frame) -> list[State]
 
 
 def _delete(node: ast.Delete, states: list[State], frame: Frame) -> list[State]:
-    return [after for state in states for target in node.targets for after in assign(target, UNKNOWN, state, frame)]
+    for target in node.targets:
+        for state in states:
+            if may_raise(target):
+                frame.raises(state, node)
+        states = [after for state in states for after in assign(target, UNKNOWN, state, frame)]
+    return states
 
 
 def _match(node: ast.Match, states: list[State], frame: Frame) -> list[State]:
@@ -272,7 +280,7 @@ def _cases(node: ast.Match, state: State, subject: Value, frame: Frame) -> list[
         fits = _fits(case.pattern, subject)
         if fits is False:
             continue
-        entered = [_captured(case.pattern, each, frame) for each in going]
+        entered = [_captured(case.pattern, subject, each, frame) for each in going]
         refused: list[State] = [] if fits else list(going)
         if case.guard is not None:
             pairs = [expressions.branch(case.guard, each, frame) for each in entered]
@@ -297,13 +305,15 @@ def _fits(pattern: ast.pattern, subject: Value) -> bool | None:
     return None
 
 
-def _captured(pattern: ast.pattern, state: State, frame: Frame) -> State:
-    names = [
-        each.name
-        for each in ast.walk(pattern)
-        if isinstance(each, ast.MatchAs | ast.MatchStar) and each.name is not None
-    ]
-    return state.drop((frame.number, name) for name in names)
+def _captured(pattern: ast.pattern, subject: Value, state: State, frame: Frame) -> State:
+    names = set(captured(pattern))
+    state = state.drop((frame.number, name) for name in names)
+    if isinstance(pattern, ast.MatchAs) and pattern.name is not None:
+        state = state.put((frame.number, pattern.name), subject)
+        names.discard(pattern.name)
+    if names:
+        frame.run.escape(subject, frame.place(pattern), "is taken apart in a way that this analysis does not follow")
+    return state
 
 
 def _raise(node: ast.Raise, states: list[State], frame: Frame) -> list[State]:

@@ -42,6 +42,8 @@ def _catches(name: str, error: str) -> bool | None:
         return None
     if error == name:
         return True
+    if error == "BaseException" and (name in _OUTSIDE or not hasattr(builtins, name)):
+        return None
     caught, raised = getattr(builtins, name, None), getattr(builtins, error, None)
     if isinstance(caught, type) and isinstance(raised, type):
         return issubclass(raised, caught)
@@ -50,13 +52,21 @@ def _catches(name: str, error: str) -> bool | None:
     return None
 
 
+def _is_outside(value: Value, frame: Frame) -> bool:
+    """A class of the project that `except Exception` does not catch."""
+    if not isinstance(value, ClassVal | Obj):
+        return False
+    bases = [dotted(base) for cls in frame.run.mro(value.cls) for base in cls.node.bases]
+    return any(parts and parts[-1] in _OUTSIDE for parts in bases)
+
+
 def raise_statement(node: ast.Raise, states: list[State], frame: Frame) -> list[State]:
     for state in states:
         if node.exc is None:
             frame.raises(state, node, frame.handling[-1] if frame.handling else "")
             continue
         for after, value in expressions.evaluate(node.exc, state, frame):
-            name = exception_name(value)
+            name = "BaseException" if _is_outside(value, frame) else exception_name(value)
             if not name:
                 callee = node.exc.func if isinstance(node.exc, ast.Call) else node.exc
                 parts = dotted(callee)
