@@ -50,7 +50,7 @@ def _vramsettle_app() -> "typer.Typer":
     from pytest_vramsettle.cli_contracts import check
     from pytest_vramsettle.score import cli as scoring
 
-    app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+    app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
     @app.callback()
     def common(
@@ -71,7 +71,7 @@ def _fake_gpu_app() -> "typer.Typer":
 
     from pytest_vramsettle.cli_traces import import_, record
 
-    app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+    app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
     @app.callback()
     def common() -> None:

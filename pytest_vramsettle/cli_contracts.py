@@ -37,6 +37,8 @@ def check(
         declared = load(path)
         if not declared.contracts:
             raise ContractError(f"{path}: there is no [[tool.vramsettle.contracts]] in it")
+        if prove and format_ is not Format.TEXT:
+            raise ContractError("--prove writes a table for people: leave --format out")
         if prove:
             from pytest_vramsettle.contracts.prove import prove_all
 

@@ -119,7 +119,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Skips tests marked real_gpu where there is none."""
+    """Skips tests marked real_gpu where there is none; a max_hold that nobody would judge is an error."""
+    if item.get_closest_marker("max_hold") and "traced_locks" not in getattr(item, "fixturenames", ()):
+        pytest.fail("@pytest.mark.max_hold needs the fixture traced_locks, which traces the lock", pytrace=False)
     if item.get_closest_marker("real_gpu"):
         from pytest_vramsettle.hardware import why_not_real_gpu
 

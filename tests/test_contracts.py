@@ -195,3 +195,26 @@ def test_what_is_not_understood_cannot_be_told_and_says_where() -> None:
     assert "is handed to a call that this analysis does not follow" in text
     assert "bus.subscribe(self._wait_for_vram_settle)" in text
     assert "to mend it: rewrite the place in a way that can be followed" in text
+
+
+def test_classes_that_are_each_others_bases_are_told() -> None:
+    source = "class Backend(Other):\n    def load(self): pass\n\nclass Other(Backend):\n    pass\n"
+    with pytest.raises(SourceError, match=r"a class is among its own bases: Backend → Other → Backend"):
+        outside_lock(backend(source)).check_static()
+
+
+def test_a_name_where_a_target_belongs_is_told() -> None:
+    target = backend()
+    lock, wait = target.lock("_lock"), target.call("_wait_for_vram_settle")
+    with pytest.raises(ContractError, match=r"lock= takes what backend.lock\('_lock'\) gives, not '_lock'"):
+        target.must_not_hold("_lock", at=wait)  # type: ignore[arg-type]  # the mistake
+    with pytest.raises(ContractError, match=r"at= takes what backend.call\('_wait'\) gives, not '_wait'"):
+        target.must_not_hold(lock, at="_wait")  # type: ignore[arg-type]  # the mistake
+    with pytest.raises(ContractError, match=r"after= takes what backend.lock\('_lock'\).acquired gives"):
+        target.must_recheck("_cancel_event.is_set", after=lock, before=wait, within="load_model")  # type: ignore[arg-type]  # the mistake
+
+
+def test_a_lock_may_be_named_with_self() -> None:
+    target = backend()
+    wait = target.call("self._wait_for_vram_settle()")
+    assert target.must_not_hold(target.lock("self._lock"), at=wait).check_static().verdict is Verdict.KEPT

@@ -235,3 +235,28 @@ def test_wrong(traced_locks):
     result.stdout.fnmatch_lines_random(
         ["*HoldFailure: _lock was held for 2 s, taken at *test_holds; max_hold('_lock', 0.5) allows 0.5 s", "*seconds*"]
     )
+
+
+def test_where_no_lock_is_traced_nothing_was_seen(traced_locks: TracedLocks) -> None:
+    backend = Backend()
+    trace = traced_locks(backend, watch="good")
+    backend.good()
+    with pytest.raises(HoldFailure, match="no lock is traced"):
+        trace.assert_not_held(during="good")
+
+
+@pytest.mark.parametrize(
+    ("marker", "arguments", "told"),
+    [
+        ("'_lock', 0.5", "", "max_hold needs the fixture traced_locks"),
+        ("'_lock', 0.5", "traced_locks", "no lock '_lock' is traced"),
+        ("'_lock'", "traced_locks", "max_hold('_lock', 0.5) is how it is used"),
+    ],
+)
+def test_a_limit_that_nobody_could_judge_fails(
+    pytester: pytest.Pytester, marker: str, arguments: str, told: str
+) -> None:
+    pytester.makepyfile(f"import pytest\n@pytest.mark.max_hold({marker})\ndef test_it({arguments}): pass\n")
+    result = pytester.runpytest_inprocess("-p", "no:cacheprovider")
+    assert told in result.stdout.str()
+    assert result.ret == pytest.ExitCode.TESTS_FAILED

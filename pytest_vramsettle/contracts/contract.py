@@ -112,6 +112,8 @@ class Target:
 
     def must_not_hold(self, lock: NamedLock, *, at: Pattern, waive: str | None = None) -> Contract:
         """The call is never reached with that lock held, by whatever helpers."""
+        _expect(NamedLock, "lock('_lock')", lock=lock)
+        _expect(Pattern, "call('_wait')", at=at)
         text = f"{self.spec} must not hold {lock.name} at {at.text}"
         return self._declare(Contract(self, "must_not_hold", text, {"at": at}, lock=lock.name, waive=waive))
 
@@ -119,6 +121,7 @@ class Target:
         self, first: Pattern, *, before: Pattern, within: str, reset_by: Pattern | None = None, waive: str | None = None
     ) -> Contract:
         """On every path through `within` to `before`, `first` has returned, since the last `reset_by`."""
+        _expect(Pattern, "call('_wait')", first=first, before=before, reset_by=reset_by or before)
         text = f"{self.spec}: {first.text} must precede {before.text} in {within}"
         patterns = {"first": first, "then": before}
         if reset_by is not None:
@@ -140,6 +143,7 @@ class Target:
 
         `every_exit=False` leaves out the ways out by an exception.
         """
+        _expect(Pattern, "call('_wait') or write('_stamp')", first=first, after=after)
         text = f"{self.spec}: {first.text} must follow {after.text} in {within}"
         contract = Contract(
             self, "must_follow", text, {"stamp": first, "kill": after}, within=within, every_exit=every_exit,
@@ -159,6 +163,8 @@ class Target:
     ) -> Contract:
         """After the lock was taken `call` is asked, and `before` is reached only where it said `proceed_if`."""
         check = self.call(call) if isinstance(call, str) else call
+        _expect(Acquired, "lock('_lock').acquired", after=after)
+        _expect(Pattern, "call('_wait')", call=check, before=before)
         text = f"{self.spec}: {check.text} must be checked after {after.lock.name} is taken, before {before.text}"
         contract = Contract(
             self, "must_recheck", text, {"check": check, "then": before}, lock=after.lock.name, within=within,
@@ -206,9 +212,14 @@ def make_scope(project: Project, spec: str) -> Scope:
     return Scope(project, module, cls, tuple(modules))
 
 
+def _expect(kind: type, example: str, **given: object) -> None:
+    for name, value in given.items():
+        if not isinstance(value, kind):
+            raise ContractError(f"{name}= takes what backend.{example} gives, not {value!r}")
+
+
 def _checked(what: str, name: str) -> str:
-    _parts(what, name)
-    return name
+    return ".".join(_parts(what, name))
 
 
 def _parts(what: str, name: str) -> Parts:

@@ -160,6 +160,8 @@ class LockTrace:
         if not calls:
             raise HoldFailure(f"{during!r} was never called, so nothing was seen")
         wanted = tuple(locks) or tuple(self.names)
+        if not wanted:
+            raise HoldFailure("no lock is traced, so nothing was seen: traced_locks(owner, '_lock')")
         for name in wanted:
             self._known(name)
         for call in calls:
@@ -175,8 +177,9 @@ class LockTrace:
             raise HoldFailure(f"another thread could not take {lock} when {during}() was called")
 
     def check_holds(self, limits: Iterable[tuple[str, float]]) -> None:
-        """Raises `HoldFailure` for a lock that was held for longer than so many seconds."""
+        """Raises `HoldFailure` for a lock that was held for longer than so many seconds, or that is not traced."""
         for lock, seconds in limits:
+            self._known(lock)
             longest = self.longest(lock)
             if longest is not None and longest.seconds > seconds:
                 raise HoldFailure(

@@ -330,9 +330,15 @@ class Project:
         found = [self.resolve(cls.module, parts) for base in cls.node.bases if (parts := dotted(base))]
         return [base for base in found if isinstance(base, ClassInfo)]
 
-    def mro(self, cls: ClassInfo) -> list[ClassInfo]:
-        """The class and its bases in the project, in the order in which Python looks a method up."""
-        merged, lists = [cls], [self.mro(base) for base in self.bases(cls) if base is not cls]
+    def mro(self, cls: ClassInfo, below: tuple[ClassInfo, ...] = ()) -> list[ClassInfo]:
+        """The class and its bases in the project, in the order in which Python looks a method up.
+
+        Raises `SourceError` where a class is its own base, by way of others. `below`: classes that this is a base of.
+        """
+        if cls in below:
+            names = " → ".join(each.node.name for each in (*below[below.index(cls) :], cls))
+            raise SourceError(f"{cls.module.path}:{cls.node.lineno}: a class is among its own bases: {names}")
+        merged, lists = [cls], [self.mro(base, (*below, cls)) for base in self.bases(cls) if base is not cls]
         lists.append(self.bases(cls))
         lists = [list(each) for each in lists if each]
         while lists:

@@ -299,8 +299,11 @@ def limits_of(item: pytest.Item) -> list[tuple[str, float]]:
     """Of all its markers max_hold. Raises TypeError with what is wrong."""
     limits = []
     for marker in item.iter_markers("max_hold"):
-        limit = _limit(*marker.args, **marker.kwargs)
-        limits.append(limit)
+        try:
+            limits.append(_limit(*marker.args, **marker.kwargs))
+        except TypeError as error:
+            reason = str(error).removeprefix("_limit() ")
+            raise TypeError(f"@pytest.mark.max_hold('_lock', 0.5) is how it is used: {reason}") from None
     return limits
 
 
