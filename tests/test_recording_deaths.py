@@ -152,4 +152,5 @@ def test_a_driver_that_lives_for_thousands_of_processes(fake_driver: Driver) -> 
     before = len(os.listdir("/proc/self/fd"))
     for _ in range(30):
         fake_driver.spawn(gpu, used="1 MiB").kill()
-    assert len(os.listdir("/proc/self/fd")) == before
+    # Fewer, where what earlier tests left behind is collected meanwhile.
+    assert len(os.listdir("/proc/self/fd")) <= before
