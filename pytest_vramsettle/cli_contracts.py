@@ -5,9 +5,12 @@
 import enum
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from pytest_vramsettle.contracts.verdicts import Outcome
 
 
 class Format(enum.StrEnum):
@@ -31,7 +34,6 @@ def check(
     """
     from pytest_vramsettle.contracts.config import load
     from pytest_vramsettle.contracts.errors import ContractError
-    from pytest_vramsettle.contracts.verdicts import Outcome
 
     try:
         declared = load(path)
@@ -45,7 +47,7 @@ def check(
             report = prove_all(declared.contracts)
             print(report.text)
             raise typer.Exit(0 if report.passes else 1)
-        outcomes: list[Outcome] = [contract.check_static() for contract in declared.contracts]
+        outcomes = [contract.check_static() for contract in declared.contracts]
     except ContractError as error:
         print(f"vramsettle check: {error}", file=sys.stderr)
         raise typer.Exit(2) from None
@@ -53,7 +55,7 @@ def check(
     raise typer.Exit(0 if all(outcome.passes for outcome in outcomes) else 1)
 
 
-def _written(outcomes: list, format_: Format, base: Path) -> str:  # type: ignore[type-arg]  # of Outcome, imported late
+def _written(outcomes: "list[Outcome]", format_: Format, base: Path) -> str:
     from pytest_vramsettle import __version__
     from pytest_vramsettle.contracts.render import as_json, render
     from pytest_vramsettle.contracts.sarif import sarif
