@@ -18,6 +18,7 @@ from pytest_vramsettle.fixtures import (
     settle,
     traced_locks,
 )
+from pytest_vramsettle.gaps import name_gaps
 from pytest_vramsettle.left import summarise
 from pytest_vramsettle.options import (
     MARKERS,
@@ -89,6 +90,16 @@ def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Col
     return None
 
 
+def pytest_pycollect_makeitem(collector: pytest.Collector, name: str, obj: object) -> pytest.Collector | None:
+    """A subclass of a suite is collected whatever it is called: none is forgotten."""
+    if isinstance(obj, type) and getattr(obj, "__vramsettle_suite__", False):
+        from pytest_vramsettle.conformance.suites import is_to_collect
+
+        if is_to_collect(collector, obj):
+            return pytest.Class.from_parent(collector, name=name)
+    return None
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Runs tests marked reclaim_traces once per trace."""
     if metafunc.definition.get_closest_marker("reclaim_traces"):
@@ -99,7 +110,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Gives tests that run on the clock the fixture for it, before every other."""
-    used = False
+    used = suites = False
     for item in items:
         names = getattr(item, "fixturenames", None)
         if names is None:
@@ -112,6 +123,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
                 *(name for name in names if name != "_virtual_clock"),
             ]
         used = used or "_virtual_clock" in names
+        suites = suites or getattr(getattr(item, "cls", None), "__vramsettle_suite__", False)
+    if suites:
+        from pytest_vramsettle.conformance import isolation
+
+        isolation.register(config)
     if used:
         from pytest_vramsettle.stretch import register
 
@@ -145,5 +161,6 @@ def pytest_runtest_makereport(
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Names what tests on the virtual clock left behind."""
+    """Names what tests on the virtual clock left behind, and what the suites did not judge."""
     summarise(terminalreporter, config)
+    name_gaps(terminalreporter)
