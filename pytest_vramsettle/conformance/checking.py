@@ -191,7 +191,7 @@ def check_settle(
 
     Args:
         wait: called as `wait(since_kill=time.monotonic() at the kill or 0.0, max_wait=seconds)`; it reaches its GPU
-            through its own probe. With `injects_probe` it is given `probe` too, which returns `[(index, free_mib), ...]`.
+            through its own probe. With `injects_probe` it is given `probe`, which returns `[(index, free_mib), ...]`.
         recording: `recording(pid)` is entered around each kill, for waits that know what the dead held.
         cancel: ends the wait under way. `lock`: what it must not hold.
         seed: another order of threads.

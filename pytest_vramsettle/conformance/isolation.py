@@ -11,10 +11,11 @@ import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
+from pytest_vramsettle.conformance.checking import broken
 from pytest_vramsettle.conformance.worker import Worker, WorkerLost, plain
 from pytest_vramsettle.options import whole_suite
 
@@ -84,7 +85,7 @@ class Isolation:
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_protocol(self, item: pytest.Item, nextitem: pytest.Item | None) -> bool | None:
         """In place of pytest's own, for items of suites."""
-        suite = getattr(item, "cls", None)
+        suite: Any = getattr(item, "cls", None)
         if getattr(suite, "__vramsettle_suite__", None) is None or not self._isolates(suite):
             return None
         item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
@@ -155,7 +156,10 @@ def _not_collected(errors: str) -> WorkerLost:
 
 
 def _lost_reports(item: pytest.Item, text: str, told: set[str]) -> Iterator[pytest.TestReport]:
-    keywords = {name: 1 for name in item.keywords}
+    keywords: dict[str, Literal[1]] = dict.fromkeys(item.keywords, 1)
+    callspec = getattr(item, "callspec", None)
+    if callspec is not None:
+        text = broken(callspec.params["scenario"], text).describe()
 
     def report(when: str, longrepr: str | None) -> pytest.TestReport:
         outcome = "passed" if longrepr is None else "failed"

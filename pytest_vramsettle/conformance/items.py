@@ -21,7 +21,7 @@ class Items:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_cmdline_main(self, config: pytest.Config) -> None:
-        """Before plugins are configured: the parent's options. Who writes files in the main process alone looks here."""
+        """The parent's options, before plugins are configured; `workerinput` leaves files to the parent."""
         vars(config.option).update(self._told["options"])
         vars(config).update({"workerinput": self._told["workerinput"], "workeroutput": {}})
         config.stash[WORKER_KEY] = True

@@ -62,6 +62,10 @@ def _remove_the_other(stage: Stage) -> None:
     stage.driver.at("100ms", stage.driver.gpus[1].remove)
 
 
+def _beside_a_stranger(stage: Stage) -> None:
+    stage.driver.process(card(stage, "24 GiB"), used="20 GiB")
+
+
 def _nothing(stage: Stage) -> None:
     """No GPU at all."""
 
@@ -126,7 +130,7 @@ UPSTREAM: tuple[Scenario, ...] = (
         levels=LEVELS,
         about="nothing was killed: a first load must not wait, nor probe",
         scripted="a GPU, 20 GiB held by somebody; nothing was ever killed, since_kill=0.0",
-        machine=lambda stage: None if stage.driver.process(card(stage, "24 GiB"), used="20 GiB") else None,
+        machine=_beside_a_stranger,
         play=settle_play(killed=False),
         checks=(AT_ONCE, at_most_probes(0)),
     ),
@@ -169,7 +173,7 @@ UPSTREAM: tuple[Scenario, ...] = (
     _settle(
         name="failure-is-logged",
         levels=LEVELS,
-        about="who looks for the reason of a bad placement finds nothing where a failing probe was swallowed in silence",
+        about="who looks for the reason of a bad placement finds nothing where its failure was swallowed",
         scripted="one probe answers, all others fail (nvidia-smi exits 9); 8 GiB come back in 6 s",
         machine=one_card("24 GiB", "8 GiB", Ramp.linear("6s")),
         play=settle_play(then=smi(Fault.exit(9), after=1)),
@@ -189,7 +193,7 @@ UPSTREAM: tuple[Scenario, ...] = (
         name="index-set-shrinks",
         levels=LEVELS,
         about="a GPU falls off the bus: readings of two sets of GPUs cannot be compared",
-        scripted="two GPUs; the second is gone from enumeration 0.1 s after the kill; 8 GiB come back in 6 s on the first",
+        scripted="two GPUs; the second is gone 0.1 s after the kill; 8 GiB come back in 6 s on the first",
         machine=_two_cards,
         play=settle_play(then=_remove_the_other),
         checks=(within(0.6), at_most_probes(6), probes(2)),

@@ -285,7 +285,7 @@ VERIFIED: tuple[Scenario, ...] = (
     _settle(
         name="orphan",
         about="the killed leader's child lives on, and holds what everybody waits for",
-        scripted="a leader with 2 GiB is killed and they come back at once; its child lives and holds 10 GiB; max_wait=2.0",
+        scripted="a leader is killed, its 2 GiB are back at once; its child lives and holds 10 GiB; max_wait=2.0",
         machine=_nothing,
         play=orphan_play,
         checks=(within(2.0), says(False)),

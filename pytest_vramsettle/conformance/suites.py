@@ -5,7 +5,7 @@ A suite of another kind is a subclass of `Suite` with `kind`, `fixture`, `scenar
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
@@ -58,15 +58,15 @@ class Suite:
             metafunc.parametrize("scenario", found, ids=[one.name for one in found])
 
     @pytest.fixture(autouse=True)
-    def _stage(
+    def conformance_stage(
         self, request: pytest.FixtureRequest, scenario: Scenario, monotonic_clock: VirtualClock, fake_driver: Driver
-    ) -> Iterator[Stage]:
+    ) -> Stage:
         """The machine, before the implementation is made."""
         if scenario.needs is not None and not getattr(self.capabilities, scenario.needs):
             _told(request, gap_verdict(scenario, f"the capability {scenario.needs} is not claimed"))
         stage = Stage(fake_driver, monotonic_clock, seed=options_of(request.node).seed)
         scenario.machine(stage)
-        yield stage
+        return stage
 
     def _judge(self, request: pytest.FixtureRequest, scenario: Scenario, stage: Stage, subject: Any) -> None:
         gap = gap_of(scenario, subject, self.capabilities)
@@ -141,7 +141,7 @@ class SettleSuite(Suite):
         self,
         request: pytest.FixtureRequest,
         scenario: Scenario,
-        _stage: Stage,
+        conformance_stage: Stage,
         wait: Any,
         recording: Any,
         cancel: Any,
@@ -152,7 +152,7 @@ class SettleSuite(Suite):
             subject = settle_subject(
                 wait, recording=recording, cancel=cancel, lock=lock, injects_probe=self.injects_probe
             )
-        self._judge(request, scenario, _stage, subject)
+        self._judge(request, scenario, conformance_stage, subject)
 
 
 class InjectedProbeSuite(SettleSuite):
@@ -176,11 +176,13 @@ class KillRecordSuite(Suite):
         """A KillRoutine around a new backend."""
         _forgotten(type(self).__name__, "kills", KILL_LINES)
 
-    def test_kills(self, request: pytest.FixtureRequest, scenario: Scenario, _stage: Stage, kills: Any) -> None:
+    def test_kills(
+        self, request: pytest.FixtureRequest, scenario: Scenario, conformance_stage: Stage, kills: Any
+    ) -> None:
         """One scenario."""
         with _refusals():
             subject = kill_subject(kills)
-        self._judge(request, scenario, _stage, subject)
+        self._judge(request, scenario, conformance_stage, subject)
 
 
 class ProbeSuite(Suite):
@@ -195,11 +197,13 @@ class ProbeSuite(Suite):
         """The probe."""
         _forgotten(type(self).__name__, "probe", PROBE_LINES)
 
-    def test_probe(self, request: pytest.FixtureRequest, scenario: Scenario, _stage: Stage, probe: Any) -> None:
+    def test_probe(
+        self, request: pytest.FixtureRequest, scenario: Scenario, conformance_stage: Stage, probe: Any
+    ) -> None:
         """One scenario."""
         with _refusals():
             subject = probe_subject(probe)
-        self._judge(request, scenario, _stage, subject)
+        self._judge(request, scenario, conformance_stage, subject)
 
 
 class _refusals:  # noqa: N801  # used as a with statement alone
