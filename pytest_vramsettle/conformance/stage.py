@@ -7,6 +7,7 @@ import contextlib
 import inspect
 import logging
 import os
+import signal
 import threading
 import time
 import traceback
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 _GRID = 160
 """Instants at which a drawing looks at a ramp."""
+_LOOK_AHEAD = (0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 22.0, 30.0)
 _PATIENCE_NS = 60 * SECOND
 """Virtual time beyond what a scenario allows after which an implementation is given up."""
 _LEFT_GRACE = 15.0
@@ -182,7 +184,11 @@ class Stage:
                 if not self._strangers():
                     break
                 self.clock.real_sleep(0.01)
-        return tuple(f"process {pid} ({_name(pid)})" for pid in sorted(self._strangers()))
+        left = {pid: _name(pid) for pid in sorted(self._strangers())}
+        for pid in left:  # named here, and nobody else's to end
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        return tuple(f"process {pid} ({name})" for pid, name in left.items())
 
     def _strangers(self) -> frozenset[int]:
         return _children() - self._children_before - {process.pid for process in self.driver.processes}
@@ -191,12 +197,22 @@ class Stage:
         """The drawing's data: from a little before the beginning to a little after the end."""
         self._look()
         end = max(observation.ended_ns, SECOND // 2)
-        last = min(end + max(end // 8, SECOND // 4), max(self.now_ns, end))
+        last = end + max(end // 8, SECOND // 4)
+        if observation.missing:
+            last = max(last, self._back_ns())  # the picture shows what was missed
         lanes = tuple(self._lane(gpu, last) for gpu in self._segments[0].free) if self._segments else ()
         probes = tuple(
             Span(one.at_ns, one.answered_ns, f"status {one.status}") for one in observation.probes if one.at_ns <= last
         )
         return Timeline(0, last, lanes, probes, tuple(sorted(self.marks, key=lambda mark: mark.at_ns)))
+
+    def _back_ns(self) -> int:
+        """When the dead's memory is all back, roughly; 0 where it will not be within half a minute."""
+        for seconds_after in _LOOK_AHEAD:
+            now = self.zero_ns + round(seconds_after * SECOND)
+            if not any(one.held_at(gpu, now) for one in self.victims for gpu in one.used):
+                return round(seconds_after * SECOND)
+        return 0
 
     def _lane(self, gpu: Gpu, last_ns: int) -> Lane:
         points: list[tuple[int, int]] = []
