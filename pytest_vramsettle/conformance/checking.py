@@ -144,7 +144,7 @@ def play(
 def broken(scenario: Scenario, problem: str, story: str = "") -> Verdict:
     """For a scenario that could not be played to its end; `story`: stacks, and what else is known."""
     told = "\n".join([f"about: {scenario.about}", f"scripted: {scenario.scripted}", *([story] if story else [])])
-    return Verdict(scenario=scenario.name, kind=scenario.kind, status="failed", problems=(problem,), story=told)
+    return Verdict(scenario=scenario.name, kind=scenario.kind, status="failed", problems=(problem.strip(),), story=told)
 
 
 def guarded(scenario: Scenario, run: Callable[[], Verdict]) -> Verdict:

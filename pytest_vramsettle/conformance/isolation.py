@@ -122,8 +122,7 @@ class Isolation:
         for answer in worker.ask({"run": item.nodeid, "next": following}, limit):
             if "missing" in answer:
                 raise _not_collected(answer["missing"])
-            report = self._config.hook.pytest_report_from_serializable(config=self._config, data=answer)
-            yield report
+            yield _restored(self._config.hook.pytest_report_from_serializable(config=self._config, data=answer))
 
     def _worker_for(self, path: Path) -> Worker:
         if self._worker is None or self._path != path:
@@ -146,6 +145,17 @@ class Isolation:
     def pytest_sessionfinish(self) -> None:
         """Before anybody counts what is left."""
         self.close()
+
+
+def _restored(report: pytest.TestReport) -> pytest.TestReport:
+    """With the tuples that JSON has made lists."""
+    if isinstance(report.longrepr, list):
+        report.longrepr = tuple(report.longrepr)
+    file, line, name = report.location
+    report.location = (file, line, name)
+    report.sections = [(title, content) for title, content in report.sections]
+    report.user_properties = [(name, value) for name, value in report.user_properties]
+    return report
 
 
 def _not_collected(errors: str) -> WorkerLost:

@@ -131,7 +131,7 @@ UPSTREAM: tuple[Scenario, ...] = (
         name="two-gpus-cancel-out",
         levels=LEVELS,
         about="what one GPU gives another takes: their sum stands still, and says nothing",
-        scripted="GPU 0: a neighbour takes 1500 MiB at 0.2 s. GPU 1: 10000 MiB free, 11500 from 0.2 s, 11550 from 0.4 s",
+        scripted="GPU 0: a neighbour takes 1500 MiB at 0.2 s. GPU 1: free 10000 MiB, 11500 at 0.2 s, 11550 at 0.4 s",
         machine=_one_fills,
         play=settle_play(then=_fill),
         checks=(within(1.2), sees_it_back(), probes(3)),

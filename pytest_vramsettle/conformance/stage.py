@@ -201,9 +201,7 @@ class Stage:
         if observation.missing:
             last = max(last, self._back_ns())  # the picture shows what was missed
         lanes = tuple(self._lane(gpu, last) for gpu in self._segments[0].free) if self._segments else ()
-        probes = tuple(
-            Span(one.at_ns, one.answered_ns, f"status {one.status}") for one in observation.probes if one.at_ns <= last
-        )
+        probes = tuple(_span(one, observation.ended_ns) for one in observation.probes if one.at_ns <= last)
         return Timeline(0, last, lanes, probes, tuple(sorted(self.marks, key=lambda mark: mark.at_ns)))
 
     def _back_ns(self) -> int:
@@ -222,7 +220,14 @@ class Stage:
             if gpu in segment.free:
                 inside = [instant for instant in grid if segment.at_ns < instant < end]
                 points += [(at - self.zero_ns, _grown(segment, gpu, at)) for at in (segment.at_ns, *inside, end)]
-        return Lane(f"GPU {gpu.uuid[:12]}", tuple(points))
+        first = next(number for number, one in enumerate(self._segments[0].free) if one is gpu)
+        return Lane(f"GPU {first} ({gpu.uuid[:12]})", tuple(points))
+
+
+def _span(probe: Sighting, ended_ns: int) -> Span:
+    if probe.answered_ns is None:
+        return Span(probe.at_ns, max(ended_ns, probe.at_ns), answered=False)
+    return Span(probe.at_ns, probe.answered_ns)
 
 
 def _grown(segment: _Segment, gpu: Gpu, now_ns: int) -> int:

@@ -36,11 +36,11 @@ class Lane:
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """One probe: when it was asked and answered (`end_ns` None: never), and what came of it."""
+    """One probe: from when it was asked until it answered; `answered` False: until nobody waited for it any more."""
 
     begin_ns: int
-    end_ns: int | None
-    told: str = ""
+    end_ns: int
+    answered: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,9 +107,9 @@ def _probes(timeline: Timeline, columns: int) -> str:
     cells = [" "] * columns
     for span in timeline.probes:
         first = _column(timeline, span.begin_ns, columns)
-        last = _column(timeline, timeline.end_ns if span.end_ns is None else span.end_ns, columns)
+        last = _column(timeline, span.end_ns, columns)
         cells[first : last + 1] = ["="] * (last + 1 - first)
-        if span.end_ns is None:
+        if not span.answered:
             cells[last] = "?"
     for span in timeline.probes:  # a probe begins on top of one that is still under way
         cells[_column(timeline, span.begin_ns, columns)] = "|"
