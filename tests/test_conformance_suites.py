@@ -181,7 +181,7 @@ class TestLate(SettleSuite):
     assert "wait cannot be called as wait(since_kill=…, max_wait=…)" in text
     assert "it raised OSError: broken" in text
     # A thread that ends without a word hangs, or is given up: the watchdog may find the baton lost before the limit.
-    assert text.count("it hung: the worker process took more than 2 real s") + text.count("it had not returned") == 2
+    assert text.count("it hung: the worker process took more than 2 real s") + text.count("  it had not returned") == 2
     assert re.search(r"File .*test_what_is_wrong_fails_alone.py\", line \d+ in wait", text)
     assert "it ended the worker process: exit status 7" in text
     assert "it ended the worker process: killed by SIGSEGV" in text

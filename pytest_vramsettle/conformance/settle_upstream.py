@@ -54,9 +54,9 @@ def _one_draining(stage: Stage) -> None:
 
 
 def _one_fills(stage: Stage) -> None:
-    filling, draining = card(stage, "16 GiB"), card(stage, "11550 MiB")
+    filling, draining = card(stage, "16 GiB"), card(stage, "12050 MiB")
     stage.driver.process(filling, used="1 GiB", name="neighbour")
-    victim(stage, draining, "1550 MiB", STEPPED)
+    victim(stage, draining, "2050 MiB", Ramp.points([(0, 0), (0.2, 0), (0.2, 0.732), (0.4, 0.732), (0.4, 1)]))
 
 
 def _fill(stage: Stage) -> None:
@@ -131,10 +131,10 @@ UPSTREAM: tuple[Scenario, ...] = (
         name="two-gpus-cancel-out",
         levels=LEVELS,
         about="what one GPU gives another takes: their sum stands still, and says nothing",
-        scripted="GPU 0: a neighbour takes 1500 MiB at 0.2 s. GPU 1: free 10000 MiB, 11500 at 0.2 s, 11550 at 0.4 s",
+        scripted="GPU 0: a neighbour takes 1500 MiB at 0.2 s. GPU 1: free 10000 MiB, 11500 at 0.2 s, 12050 at 0.4 s",
         machine=_one_fills,
         play=settle_play(then=_fill),
-        checks=(within(1.2), sees_it_back(), probes(3)),
+        checks=(within(1.2), sees_it_back(), probes(4)),
     ),
     _settle(
         name="two-percent",
