@@ -18,8 +18,7 @@ from pytest_vramsettle.fixtures import (
     settle,
     traced_locks,
 )
-from pytest_vramsettle.gaps import name_gaps
-from pytest_vramsettle.left import summarise
+from pytest_vramsettle.left import name_gaps, summarise
 from pytest_vramsettle.options import (
     MARKERS,
     add_contracts,
@@ -92,7 +91,8 @@ def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Col
 
 def pytest_pycollect_makeitem(collector: pytest.Collector, name: str, obj: object) -> pytest.Collector | None:
     """A subclass of a suite is collected whatever it is called: none is forgotten."""
-    if isinstance(obj, type) and getattr(obj, "__vramsettle_suite__", False):
+    # By the classes' own dictionaries: a test module is full of things whose attributes cost or raise.
+    if isinstance(obj, type) and any("__vramsettle_suite__" in vars(base) for base in obj.__mro__):
         from pytest_vramsettle.conformance.suites import is_to_collect
 
         if is_to_collect(collector, obj):

@@ -15,7 +15,8 @@ pytest.importorskip("typer")
 
 MODULE = """
 import ctypes, os, subprocess
-from pytest_vramsettle.conformance import KillRoutine
+from pytest_vramsettle.conformance import KillRoutine, SettleSubject
+from pytest_vramsettle.kills import KillRecord
 from pytest_vramsettle.settle import wait_for_vram_settle
 
 def two_samples(*, since_kill, max_wait):
@@ -48,6 +49,12 @@ def kills():
             process.kill()
             process.wait()
     return KillRoutine(adopt=held.append, kill=kill, stamp=lambda: 0.0)
+
+def verified():
+    record = KillRecord()
+    return SettleSubject(
+        wait=lambda *, since_kill, max_wait: wait_for_vram_settle(record, max_wait=max_wait),
+        recording=record.recording)
 
 def number():
     return 5
@@ -101,6 +108,8 @@ def test_json_and_the_kinds(capfd: pytest.CaptureFixture[str]) -> None:
     assert "K 0.000 s  the process died" in verdict["timeline"]
     status, out, _ = run(capfd, "own_backend:probe", "--only", "one-gpu", "--format", "json")
     assert (status, json.loads(out)["kind"]) == (0, "probe")
+    status, out, _ = run(capfd, "own_backend:verified", "--level", "verified", "--only", "late-start")
+    assert (status, out.splitlines()[-1]) == (0, "settle, level verified: 1 passed, 0 failed, 0 gap")
     status, out, _ = run(capfd, "own_backend:injected", "--only", "ramp", "--without", "cadence")
     assert (status, out.count("makes exactly 3 probes: the capability cadence is not claimed")) == (0, 1)
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_vramsettle.conformance.checking import ConformanceError, check_kill_record, check_probe, check_settle
 from pytest_vramsettle.conformance.kill_scenarios import KillRoutine
 from pytest_vramsettle.conformance.model import Capabilities, Report, Verdict
+from pytest_vramsettle.conformance.settle_checks import SettleSubject
 
 if TYPE_CHECKING:
     from pytest_vramsettle.conformance.suites import InjectedProbeSuite, KillRecordSuite, ProbeSuite, SettleSuite
@@ -27,6 +28,7 @@ __all__ = [
     "KillRoutine",
     "ProbeSuite",
     "Report",
+    "SettleSubject",
     "SettleSuite",
     "Verdict",
     "check_kill_record",

@@ -24,7 +24,7 @@ from pytest_vramsettle.conformance.subjects import (
     probe_subject,
     settle_subject,
 )
-from pytest_vramsettle.gaps import GAP_PROPERTY
+from pytest_vramsettle.left import GAP_PROPERTY
 from pytest_vramsettle.options import options_of
 
 if TYPE_CHECKING:

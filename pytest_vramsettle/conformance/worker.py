@@ -23,7 +23,7 @@ MESSAGE_LIMIT = 64 * 1024 * 1024
 STACKS_SIGNAL = signal.SIGRTMAX - 3
 """What has a worker write the stacks of its threads."""
 _STARTING = 60.0
-_ENDING = 5.0
+_ENDING = 10.0
 _STACKS = 1.0
 _BOOT = (
     "import json, sys; told = json.loads(sys.argv[1]); sys.path[:] = told['path']; "
@@ -136,7 +136,7 @@ class Worker:
         return f"it ended the worker process: exit status {status}"
 
     def close(self) -> None:
-        """Lets the worker finish, tear down and exit; kills it, and what is left of its group, after 5 s."""
+        """Lets the worker finish, tear down and exit; kills it, and what is left of its group, after 10 s."""
         self._socket.close()
         self._end(_now() + _ENDING)
 
