@@ -52,6 +52,7 @@ class Contract:
     every_exit: bool = True
     only_if: bool = False
     proceed_if: bool = False
+    still_held: bool = True
     waive: str | None = None
     id: str = ""
 
@@ -159,16 +160,20 @@ class Target:
         before: Pattern,
         within: str,
         proceed_if: bool = False,
+        still_held: bool = True,
         waive: str | None = None,
     ) -> Contract:
-        """After the lock was taken `call` is asked, and `before` is reached only where it said `proceed_if`."""
+        """After the lock was taken `call` is asked, and `before` is reached only where it said `proceed_if`.
+
+        With `still_held` the lock must not have been let go in between: an answer from before that is stale.
+        """
         check = self.call(call) if isinstance(call, str) else call
         _expect(Acquired, "lock('_lock').acquired", after=after)
         _expect(Pattern, "call('_wait')", call=check, before=before)
         text = f"{self.spec}: {check.text} must be checked after {after.lock.name} is taken, before {before.text}"
         contract = Contract(
             self, "must_recheck", text, {"check": check, "then": before}, lock=after.lock.name, within=within,
-            proceed_if=proceed_if, waive=waive,
+            proceed_if=proceed_if, still_held=still_held, waive=waive,
         )  # fmt: skip
         return self._declare(contract)
 

@@ -28,12 +28,9 @@ IMPLICIT = frozenset(
 )
 LOGGING = frozenset({"debug", "info", "warning", "error", "exception", "critical", "log"})
 STACKS = frozenset({"ExitStack", "AsyncExitStack", "ThreadPoolExecutor", "ProcessPoolExecutor", "TaskGroup"})
-_QUIET_NAMES = frozenset(
+_CLOCKS = frozenset({"monotonic", "monotonic_ns", "perf_counter", "perf_counter_ns"})
+_QUIET_NAMES = _CLOCKS | frozenset(
     {
-        "monotonic",
-        "monotonic_ns",
-        "perf_counter",
-        "perf_counter_ns",
         "print",
         "len",
         "isinstance",
@@ -75,10 +72,9 @@ class Relevance:
         self._done: set[tuple[str, ClassInfo | None]] = set()
         self.add(self.seeds)
 
-    def add(self, names: Iterable[str]) -> bool:
-        """Whether that changed anything."""
-        before = len(self.units), len(self.names)
-        waiting: list[tuple[str, ClassInfo | None]] = [(name, None) for name in names]
+    def add(self, names: Iterable[str], owner: ClassInfo | None = None) -> None:
+        """`owner`: the class of whose objects these are attributes, where it is not the contract's."""
+        waiting = [(name, owner) for name in names]
         while waiting:
             name, owner = waiting.pop()
             self.names.add(name)
@@ -90,7 +86,6 @@ class Relevance:
                     for prefix, unit in module.by_word.get(name, ()):
                         if self._means(prefix, name, unit, owner):
                             waiting.extend(self._take(unit))
-        return before != (len(self.units), len(self.names))
 
     def _means(self, prefix: str, name: str, unit: Unit, owner: ClassInfo | None) -> bool:
         if prefix in ("self.", "cls.", "super()."):
@@ -98,7 +93,8 @@ class Relevance:
         if prefix == ".":
             # An object of unknown type has a common method of its own; one of a known type is named where it is used.
             return name not in COMMON or (name in self.seeds and self._home in unit.module.identifiers)
-        return owner is None
+        # A class body names its own methods: `settled = property(_get)`.
+        return owner is None or (unit.name == BODY and unit.cls is not None and self._related(unit.cls, owner))
 
     def _take(self, unit: Unit) -> Iterator[tuple[str, ClassInfo | None]]:
         if unit in self.units:
@@ -114,8 +110,8 @@ class Relevance:
                         yield from self._take(other)
         else:
             yield unit.name, unit.cls
-            if unit.name in COMMON and unit.cls is not None and unit.cls.name != self._home:
-                # A call of such a name alone says nothing: where its objects are made does.
+            if unit.cls is not None and unit.cls.name != self._home:
+                # Whose method a call is says the place where its object is made.
                 yield unit.cls.name.rpartition(".")[2], None
 
 
@@ -219,6 +215,8 @@ class Slice:
                 yield node.value.id
             elif isinstance(node, Function):
                 yield node.name
+            elif isinstance(node, ast.arguments):
+                yield from _defaulted(node, self.hot)
 
     def is_hot(self, node: ast.AST) -> bool:
         return id(node) in self.hot
@@ -272,10 +270,20 @@ def _is_blind(node: ast.AST) -> bool:
     """`getattr(x, name)(...)`, `x.join()`, `x.result()`: by their text they may run anything, or wait for it."""
     made = node.func if isinstance(node, ast.Call) else None
     if isinstance(node, ast.Call) and isinstance(made, ast.Attribute):
+        if made.attr == "__init__":  # again, and what it assigns with it; not that of a base
+            return not isinstance(made.value, ast.Call)
         return made.attr == "result" or (made.attr == "join" and not node.args)
     if not isinstance(made, ast.Call) or dotted(made.func) != ("getattr",) or len(made.args) < 2:
         return False
     return not isinstance(made.args[1], ast.Constant)
+
+
+def _defaulted(node: ast.arguments, hot: set[int]) -> Iterator[str]:
+    """Parameters that stand for something of interest where they are left out."""
+    positional = [*node.posonlyargs, *node.args]
+    pairs = [*zip(positional[len(positional) - len(node.defaults) :], node.defaults, strict=True)]
+    pairs += [(name, value) for name, value in zip(node.kwonlyargs, node.kw_defaults, strict=True) if value]
+    yield from (parameter.arg for parameter, default in pairs if id(default) in hot)
 
 
 def _stored(targets: Iterable[ast.expr]) -> Iterator[str]:
@@ -366,7 +374,7 @@ def is_quiet(call: ast.Call) -> bool:
             return False  # a method of ours, whatever its name
         if function.attr == "get":
             return bool(call.args) and not call.keywords  # of a dict: a queue's takes a timeout
-        return function.attr in _QUIET_METHODS
+        return function.attr in _QUIET_METHODS or function.attr in _CLOCKS
     return False
 
 
