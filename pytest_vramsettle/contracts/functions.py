@@ -54,7 +54,7 @@ def enter(run: Run, function: Func, frame: Frame | None, node: ast.AST) -> Frame
 
 def worth_walking(function: Func, args: tuple[Value, ...], keywords: Keywords, run: Run) -> bool:
     """Whether anything of interest can happen in it: by its text, by what it gets, or by what is around it."""
-    if function.unit in run.relevance.units:
+    if function.unit in run.relevance.units or function.closure:
         return True
     given = (*args, *(value for _, value in keywords), *function.bound[1:])
     owners = {pattern.parts[:-1] for pattern in run.rule.patterns.values()}
@@ -244,6 +244,9 @@ def _decorate(decorator: ast.expr, value: Value, function: Func, state: State, f
     parts = dotted(decorator.func if isinstance(decorator, ast.Call) else decorator)
     if frame.number in function.closure[:1]:  # defined in this very function
         around, named = frame, lookup.look_up(parts[0], state, frame) if parts else []
+    elif parts and function.unit.cls is not None and parts[0] in function.unit.cls.methods:
+        around.node = function.unit.cls.node
+        named = lookup.look_up(parts[0], state, around)
     else:
         named = lookup.global_name(parts[0], function.unit.module, run) if parts else []
     if not any(isinstance(each, Func | ClassVal | ModuleVal) for each in named):
