@@ -53,8 +53,9 @@ def _one_round(run: Run, rule: Watching, within: Unit | None) -> None:
         return
     kept, seen = dict(rule.findings), set(rule.seen)
     inside = _as_overridden(run, within)
+    methods = {name for cls in run.scope.family() for each in run.mro(cls) for name in each.methods}
     for unit in units:
-        if unit.name == "__init__" and unit not in inside:
+        if unit not in inside and (unit.name == "__init__" or _replaces(unit, methods)):
             for function in _entries(run, unit):
                 _run_one(run, rule, function, start)
     rule.findings.clear()
@@ -65,6 +66,14 @@ def _one_round(run: Run, rule: Watching, within: Unit | None) -> None:
     for unit in inside:
         for function in _entries(run, unit):
             _run_one(run, rule, function, start)
+
+
+def _replaces(unit: Unit, methods: set[str]) -> bool:
+    """Whether it puts something else in the place of a method."""
+    return any(
+        isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store) and node.attr in methods
+        for node in unit.nodes
+    )
 
 
 def _as_overridden(run: Run, within: Unit) -> list[Unit]:
@@ -180,12 +189,19 @@ def doubts(run: Run, rule: Watching, names: set[str], within: Unit | None) -> li
             if unit not in run.inlined:
                 found.append(unclear(place, f"{rule.lock} is held while others run what is between the yields"))
     for unit in run.targets.units:
+        if unit.name == "__del__" and not _may_end_anywhere(run, unit):
+            continue
         if unit.name.startswith("__") and unit.name.endswith("__") and unit.name not in FOLLOWED:
             reason = "it reaches what the contract watches, and operators may run it, which is not followed"
             found.append(unclear(Place.of(unit, unit.node), reason))
     for unit in run.walked | run.inlined:
         found += [unclear(place, "this mention is not understood") for place in _unseen(run, unit, names)]
     return found
+
+
+def _may_end_anywhere(run: Run, unit: Unit) -> bool:
+    """An object of another class may end under the lock; one whose own lock is held does not."""
+    return isinstance(run.rule, HoldRule) and (unit.cls is None or not run.is_family(unit.cls))
 
 
 def unclear(place: Place, reason: str) -> Finding:

@@ -213,7 +213,7 @@ class Run:
         self.hot_names = {pattern.parts[-1] for pattern in rule.patterns.values()}
         self.texts = self.hot_names | {path[-1] for path in locks}
         targets = {name for pattern in rule.patterns.values() for name in pattern.names}
-        self.targets = Relevance(scope.modules, targets, self._related, home)
+        self.targets = Relevance(scope.modules, targets, self._related, home, makers=False)
         self._owners = {pattern.parts[:-1] for pattern in rule.patterns.values() if len(pattern.parts) > 1}
         self.fields: dict[Slot, dict[Value, None]] = {}
         self.escapes: dict[Escape, None] = {}

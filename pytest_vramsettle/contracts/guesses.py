@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from pytest_vramsettle.contracts import functions, lookup
 from pytest_vramsettle.contracts.engine import Run
-from pytest_vramsettle.contracts.source import BODY, ClassInfo, Function, Module, Unit, dotted
+from pytest_vramsettle.contracts.source import BODY, ClassInfo, Function, Module, Parts, Unit, dotted
 from pytest_vramsettle.contracts.values import ClassVal, Ext, Func, ModuleVal, Path
 
 _DEEPEST = 6
@@ -41,6 +41,7 @@ class Guesses:
     def __init__(self, run: Run) -> None:
         self.run = run
         self._attributes: dict[tuple[ClassInfo, str], Guess] = {}
+        self._targets: dict[Unit, dict[Parts, list[ast.expr]]] = {}
 
     def relatives(self, cls: ClassInfo) -> list[ClassInfo]:
         """Its bases and, of the class that the contract is about, its subclasses: `self` may be one of these."""
@@ -87,7 +88,7 @@ class Guesses:
 
     def _global(self, name: str, module: Module, depth: int) -> Guess:
         body = module.units[0]
-        assigned = [value for target, value in _assigned(body) if dotted(target) == (name,)]
+        assigned = self._values(body, (name,))
         return self._any_of(assigned, body, depth) if assigned else ANY
 
     def _local(self, name: str, unit: Unit, depth: int) -> Guess:
@@ -97,11 +98,19 @@ class Guesses:
             named = [each for each in (*spec.posonlyargs, *spec.args, *spec.kwonlyargs) if each.arg == name]
             found += [self.annotated(each.annotation, unit) for each in named]
             found += [ANY for each in (spec.vararg, spec.kwarg) if each is not None and each.arg == name]
-        found += [self.of(value, unit, depth + 1) for target, value in _assigned(unit) if dotted(target) == (name,)]
+        found += [self.of(value, unit, depth + 1) for value in self._values(unit, (name,))]
         whole = OUTSIDE
         for guess in found or [ANY]:
             whole |= guess
         return whole
+
+    def _values(self, unit: Unit, target: Parts) -> list[ast.expr]:
+        """All that this function or body assigns to it."""
+        if unit not in self._targets:
+            found = self._targets[unit] = {}
+            for node, value in _assigned(unit):
+                found.setdefault(dotted(node), []).append(value)
+        return self._targets[unit].get(target, [])
 
     def annotated(self, annotation: ast.expr | None, unit: Unit) -> Guess:
         if annotation is None:
@@ -138,9 +147,9 @@ class Guesses:
         return self._attributes[key]
 
     def _assigned_in(self, unit: Unit, name: str, depth: int) -> Iterator[Guess]:
-        for target, value in _assigned(unit):
-            if dotted(target) in (("self", name), ("cls", name)) or (unit.name == BODY and dotted(target) == (name,)):
-                yield self.of(value, unit, depth + 1)
+        values = [*self._values(unit, ("self", name)), *self._values(unit, ("cls", name))]
+        for value in [*values, *(self._values(unit, (name,)) if unit.name == BODY else ())]:
+            yield self.of(value, unit, depth + 1)
         for node in unit.node.body if unit.name == BODY else ():
             if isinstance(node, ast.AnnAssign) and node.value is None and dotted(node.target) == (name,):
                 yield self.annotated(node.annotation, unit)

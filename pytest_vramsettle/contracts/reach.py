@@ -112,6 +112,8 @@ class _Backstop:
         if use.kind == "enter" and use.base is not None:
             guess = self.guesses.of(use.base, unit)
             yield from (each for name in _ENTERED for each in self._methods(guess, name))
+        elif use.kind == "named":
+            yield from self._methods(ANY, use.name)
         elif use.kind == "call" and use.base is None:
             yield from self._of_global(use.name, unit)
         elif use.kind == "call" and use.base is not None:

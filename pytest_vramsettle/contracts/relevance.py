@@ -53,7 +53,8 @@ class Relevance:
     """Grows: `add` takes in names, and the units that they make relevant.
 
     `related(cls, owner)` says whether `self.name` in a method of `cls` can be what `owner` (None: the contract's class)
-    calls so; `home` is the name of the contract's class, or of its module.
+    calls so; `home` is the name of the contract's class, or of its module. `makers`: what makes an object of a class
+    with a method that matters, matters too.
     """
 
     def __init__(
@@ -62,6 +63,8 @@ class Relevance:
         seeds: Iterable[str],
         related: Callable[[ClassInfo | None, ClassInfo | None], bool],
         home: str,
+        *,
+        makers: bool = True,
     ) -> None:
         self.modules = tuple(modules)
         self.seeds = frozenset(seeds)
@@ -69,6 +72,7 @@ class Relevance:
         self.units: dict[Unit, None] = {}
         self._related = related
         self._home = home
+        self._makers = makers
         self._done: set[tuple[str, ClassInfo | None]] = set()
         self.add(self.seeds)
 
@@ -110,7 +114,8 @@ class Relevance:
                         yield from self._take(other)
         else:
             yield unit.name, unit.cls
-            if unit.cls is not None and unit.cls.name != self._home:
+            foreign = unit.cls is not None and unit.cls.name != self._home
+            if unit.cls is not None and foreign and (self._makers or unit.name in COMMON):
                 # Whose method a call is says the place where its object is made.
                 yield unit.cls.name.rpartition(".")[2], None
 

@@ -43,8 +43,8 @@ class Region:
 
 @dataclass(frozen=True, slots=True)
 class Use:
-    """`kind`: 'call', 'look' or 'store' of `base.name` (of the global `name` without a base); 'enter' of a manager;
-    'compute' of a name or of code at run time."""
+    """`kind`: 'call', 'look' or 'store' of `base.name` (of the global `name` without a base); 'named', a method by a
+    text; 'enter' of a manager; 'compute' of a name or of code at run time."""
 
     kind: str
     node: ast.AST
@@ -95,7 +95,10 @@ def _of_call(node: ast.Call) -> Iterator[Use]:
     if isinstance(text, ast.Constant) and isinstance(text.value, str):
         for part in text.value.split("."):
             yield Use("look", text, part, base)
-            yield from [Use("call", text, part, node)] if base is None else []
+            if base is None:
+                yield Use("named", text, part)
+            elif name == "getattr" and dotted(base) != ("self",):
+                yield Use("call", text, part, base)
     elif base is not None and len(node.args) > 1:
         yield Use("compute", node, name, base)
 
