@@ -292,6 +292,34 @@ def load(self):
     *modules(
         "bad",
         """
+--- a visitor that puts its names together
+def load(self, kind):
+    with self._lock:
+        Visitor(self).visit(kind)
+--- a metaclass that waits
+def load(self):
+    with self._lock:
+        Odd(self)
+--- a chain of calls
+def load(self):
+    with self._lock:
+        make(self).step().end()
+--- one that stands for another
+def load(self):
+    with self._lock:
+        Proxy(self)._wait()
+""",
+        top="class Visitor:\n    def __init__(self, owner):\n        self.owner = owner\n    def visit(self, kind):\n"
+        '        return getattr(self, "visit_" + kind)()\n    def visit_load(self):\n        self.owner._wait()\n'
+        "class Meta(type):\n    def __call__(cls, owner):\n        owner._wait()\nclass Odd(metaclass=Meta):\n"
+        "    pass\nclass Chain:\n    def __init__(self, owner):\n        self.owner = owner\n    def step(self):\n"
+        "        return self\n    def end(self):\n        self.owner._wait()\ndef make(owner):\n"
+        "    return Chain(owner)\nclass Proxy:\n    def __init__(self, inner):\n        self.inner = inner\n"
+        "    def __getattr__(self, name):\n        return getattr(self.inner, name)\n",
+    ),
+    *modules(
+        "bad",
+        """
 --- the class's decorator wraps its methods
 def load(self):
     self._wait()
@@ -326,6 +354,18 @@ def load(self):
 """,
         top=_SERVICE,
         init=HELD,
+    ),
+    *modules(
+        "good",
+        """
+--- a visitor none of whose methods waits
+def load(self, kind):
+    with self._lock:
+        return Visitor(self).visit(kind)
+""",
+        top="class Visitor:\n    def __init__(self, owner):\n        self.owner = owner\n    def visit(self, kind):\n"
+        '        return getattr(self, "visit_" + kind)()\n    def visit_load(self):\n        return self.owner.ready\n'
+        "    def settle(self):\n        self.owner._wait()\n",
     ),
     *modules(
         "good",

@@ -248,9 +248,8 @@ def construct(
     run, cls = frame.run, callee.cls
     made = _instance(cls, frame, node)
     unit = run.method(cls, "__init__")
-    for name in ("__new__", "__post_init__"):
-        for other in run.methods(cls, name):
-            run.skip(other, node)
+    for other in run.makers(cls):
+        run.skip(other, node)
     if unit is None:
         for name, value in (*zip(functions.fields_in_order(cls), args, strict=False), *keywords):
             if not isinstance(value, Const) and value != UNKNOWN:

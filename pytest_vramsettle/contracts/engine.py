@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from pytest_vramsettle.contracts.patterns import Pattern, Sure
 from pytest_vramsettle.contracts.relevance import Relevance, Slice
-from pytest_vramsettle.contracts.source import ClassInfo, Function, Module, Parts, Project, Unit
+from pytest_vramsettle.contracts.source import ClassInfo, Function, Module, Parts, Project, Unit, dotted
 from pytest_vramsettle.contracts.state import MANY, Place, Slot, State
 from pytest_vramsettle.contracts.uses import Region
 from pytest_vramsettle.contracts.values import (
@@ -279,6 +279,16 @@ class Run:
         """All that it may be: one that is defined in each branch of an `if` or `try` is several."""
         owner = next((each for each in self.mro(cls) if name in each.methods), None)
         return [] if owner is None else [owner.methods[name], *owner.others.get(name, ())]
+
+    def makers(self, cls: ClassInfo) -> list[Unit]:
+        """What else than `__init__` may run where an object of the class is made."""
+        found = [*self.methods(cls, "__new__"), *self.methods(cls, "__post_init__")]
+        for each in self.mro(cls):
+            for keyword in each.node.keywords:
+                parts = dotted(keyword.value) if keyword.arg == "metaclass" else ()
+                kind = self.project.resolve(each.module, parts) if parts else None
+                found += self.methods(kind, "__call__") if isinstance(kind, ClassInfo) else []
+        return found
 
     def setter(self, cls: ClassInfo, name: str) -> Unit | None:
         return next((each.setters[name] for each in self.mro(cls) if name in each.setters), None)

@@ -21,7 +21,6 @@ from pytest_vramsettle.contracts.state import Doubt, Place
 from pytest_vramsettle.contracts.uses import Use, uses
 from pytest_vramsettle.contracts.values import ClassVal, Func
 
-_MADE = ("__new__", "__init__", "__post_init__")
 _ENTERED = ("__enter__", "__exit__", "__aenter__", "__aexit__")
 _GOALS = {"at", "then", "reset", "kill", "stamp"}
 _REWRITING = frozenset({"setattr", "__dict__", "vars", "__setattr__", "delattr"})
@@ -105,13 +104,15 @@ class _Backstop:
         """Of code that was walked through: what the analysis knew of it comes first."""
         run, key = self.run, id(use.node)
         yield from run.skipped.get(key, ())
-        if use.kind == "store" or key not in run.known or key in run.unknown:
+        if use.kind in ("store", "compute") or key not in run.known or key in run.unknown:
             yield from self._by_name(use, unit)
 
     def _by_name(self, use: Use, unit: Unit) -> Iterator[Unit]:
         if use.kind == "enter" and use.base is not None:
             guess = self.guesses.of(use.base, unit)
             yield from (each for name in _ENTERED for each in self._methods(guess, name))
+        elif use.kind == "compute" and use.base is not None:
+            yield from self._by_computed_name(use, self.guesses.of(use.base, unit))
         elif use.kind == "named":
             yield from self._methods(ANY, use.name)
         elif use.kind == "call" and use.base is None:
@@ -130,7 +131,7 @@ class _Backstop:
                 yield from self._constructed(value.cls)
 
     def _constructed(self, cls: ClassInfo) -> Iterator[Unit]:
-        yield from (unit for name in _MADE for unit in self.run.methods(cls, name))
+        yield from (*self.run.methods(cls, "__init__"), *self.run.makers(cls))
 
     def _called(self, name: str, base: ast.expr, unit: Unit) -> Iterator[Unit]:
         guess = self.guesses.of(base, unit)
@@ -157,6 +158,12 @@ class _Backstop:
         if guess.unknown:
             yield from (unit for cls in self._having(name) for unit in self.run.methods(cls, name))
 
+    def _by_computed_name(self, use: Use, guess: Guess) -> Iterator[Unit]:
+        """`getattr(self, "visit_" + kind)`: all that begins so."""
+        begin = _beginning(use.node.args[1]) if isinstance(use.node, ast.Call) else ""
+        for cls in (each for known in guess.classes for each in self.guesses.relatives(known)):
+            yield from (unit for name, unit in cls.methods.items() if name.startswith(begin))
+
     def _properties(self, guess: Guess, name: str, kind: str) -> Iterator[Unit]:
         classes = [each for cls in guess.classes for each in self.guesses.relatives(cls)]
         for cls in [*classes, *(self._having(name) if guess.unknown else ())]:
@@ -182,6 +189,15 @@ class _Backstop:
             found = (node for node in nodes if any(_is_meant(node, pattern) for pattern in wanted))
             self._mentions[unit] = next(found, None)
         return self._mentions[unit]
+
+
+def _beginning(node: ast.expr) -> str:
+    """Of a computed text, as far as it is constant."""
+    if isinstance(node, ast.BinOp):
+        return _beginning(node.left)
+    if isinstance(node, ast.JoinedStr):
+        return _beginning(node.values[0]) if node.values else ""
+    return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else ""
 
 
 def _is_meant(node: ast.AST, pattern: Pattern) -> bool:
