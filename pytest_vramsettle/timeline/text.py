@@ -52,7 +52,7 @@ class _Drawing:
         self._line = timeline
         self._glyphs = glyphs
         self._colours = colours
-        self._columns = width - _LABEL - 1
+        self._columns = width - _LABEL - 2
         self._span = max(1, timeline.end_ns - timeline.begin_ns)
 
     def lines(self) -> list[str]:
