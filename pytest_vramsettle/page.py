@@ -14,7 +14,7 @@ from html import escape
 from pathlib import Path
 
 from pytest_vramsettle.timeline.model import Timeline, rows_of
-from pytest_vramsettle.timeline.scale import seconds, size
+from pytest_vramsettle.timeline.quantities import seconds, size
 from pytest_vramsettle.timeline.svg import picture, told_of_death, told_of_probe
 
 FILE = "index.html"
@@ -108,7 +108,7 @@ def _section(entry: Entry) -> str:
 
 
 def _last_wait(timeline: Timeline) -> str:
-    return escape(f"; {timeline.waits[-1].text}") if timeline.waits else ""
+    return escape(f"; {timeline.waits[-1].decision}") if timeline.waits else ""
 
 
 def _cards(timeline: Timeline) -> str:

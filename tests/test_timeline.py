@@ -248,3 +248,12 @@ def test_names_from_outside_are_text_in_the_picture(machine: Machine) -> None:
     assert "<script>" not in svg
     assert "<b>" not in svg
     assert "&lt;script&gt;" in svg
+
+
+def test_a_wait_that_misled_is_called_wrong(machine: Machine) -> None:
+    gpu = machine.driver.add_gpu("l40s")
+    machine.driver.process(gpu, "10 GiB").kill(reclaim=Ramp.step(after="1s"))
+    assert wait_for_vram_settle(since_kill=time.monotonic(), policy="two-samples")
+    (wait,) = machine.timeline().waits
+    assert (wait.good, wait.decision) == (False, "settled, 0.25 s: wrong, 10.0 GiB was not back")
+    assert wait.decision in "\n".join(draw(machine.timeline(), 50))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from fake_gpu.gpu import Presence
@@ -44,7 +45,6 @@ def collect(driver: Driver, waits: Sequence[Wait] = (), locks: LockTrace | None 
     ]
     zero = deaths[0].at_ns if deaths else None
     begin, end = _window(now, [*driver.history.changes(), *_times(deaths, probes, waits, holds, events)])
-    begin = max(begin, min((gpu.added_ns for gpu in cards), default=begin))
     end = _until_back(driver, begin, end)
     moments = _moments(driver, begin, end, [death.at_ns for death in deaths])
     kept = [each[-LONGEST:] for each in (deaths, probes, list(waits), holds, events)]
@@ -56,10 +56,20 @@ def collect(driver: Driver, waits: Sequence[Wait] = (), locks: LockTrace | None 
         cards=tuple(_card(driver, gpu, labels[gpu.uuid], moments) for gpu in cards),
         deaths=tuple(deaths[-LONGEST:]),
         probes=tuple(probes[-LONGEST:]),
-        waits=tuple(waits[-LONGEST:]),
+        waits=tuple(replace(wait, missing=_missing(driver, wait.end_ns)) for wait in waits[-LONGEST:]),
         holds=tuple(holds[-LONGEST:]),
         events=tuple(events[-LONGEST:]),
         omitted=len(deaths) + len(probes) + len(waits) + len(holds) + len(events) - sum(map(len, kept)),
+    )
+
+
+def _missing(driver: Driver, at_ns: int) -> int:
+    """Bytes of the dead that were not back at a time."""
+    return sum(
+        process.held_at(gpu, at_ns)
+        for process in list(driver.processes)
+        if process.death_in_model is not None and process.death_in_model <= at_ns
+        for gpu in driver.handles.values()
     )
 
 
@@ -138,9 +148,10 @@ def _moments(driver: Driver, begin: int, end: int, deaths: list[int]) -> list[in
 
 def _card(driver: Driver, gpu: Gpu, label: str, moments: list[int]) -> Card:
     changes = driver.history.presences(gpu)
+    begun = min(one.added_ns for one in driver.handles.values())  # the margin before that shows how it begins
     free: list[int | None] = []
-    for at, memory in zip(moments, driver.history.memory(gpu, moments), strict=True):
+    for at, memory in zip(moments, driver.history.memory(gpu, [max(at, begun) for at in moments]), strict=True):
         so_far = [presence for since, presence in changes if since <= at]
         there = not so_far or so_far[-1] is Presence.PRESENT
-        free.append(memory.free if there and at >= gpu.added_ns else None)
+        free.append(memory.free if there and max(at, begun) >= gpu.added_ns else None)
     return Card(label, gpu.name, gpu.uuid, gpu.memory_at(moments[-1]).total, tuple(free))

@@ -8,6 +8,11 @@ from dataclasses import dataclass
 
 import msgspec
 
+from pytest_vramsettle.timeline.quantities import seconds, size
+
+TOLERANCE = 256 << 20
+"""Bytes that may be missing after a wait that is said to have settled: the default tolerance of every policy."""
+
 
 @dataclass(frozen=True, slots=True)
 class Card:
@@ -57,13 +62,33 @@ class Probe:
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """A settle wait and its decision: `trusted` where placement may rely on the reading. `text` says it in full."""
+    """A settle wait and its decision: `trusted` where it told that placement may rely on the reading.
+
+    `text` is what it said in full, `missing` the bytes of the dead that were in truth not back when it ended.
+    """
 
     begin_ns: int
     end_ns: int
     outcome: str
     trusted: bool
     text: str
+    missing: int = 0
+
+    @property
+    def misled(self) -> bool:
+        """Whether it told that the memory was back when it was not."""
+        return self.trusted and self.missing > TOLERANCE
+
+    @property
+    def good(self) -> bool:
+        """Whether its word could be relied on."""
+        return self.trusted and not self.misled
+
+    @property
+    def decision(self) -> str:
+        """'settled, 0.5 s', and how much was missing in truth where it misled."""
+        told = f"{self.outcome}, {seconds((self.end_ns - self.begin_ns) / 1e9)}"
+        return f"{told}: wrong, {size(self.missing)} was not back" if self.misled else told
 
 
 @dataclass(frozen=True, slots=True)

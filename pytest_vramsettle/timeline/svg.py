@@ -10,7 +10,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from html import escape
 
 from pytest_vramsettle.timeline.model import Death, Probe, Row, Timeline, rows_of
-from pytest_vramsettle.timeline.scale import seconds, size, ticks
+from pytest_vramsettle.timeline.quantities import seconds, size
+from pytest_vramsettle.timeline.scale import ticks
 
 WIDTH = 960
 _LEFT, _RIGHT = 130, 24
@@ -95,10 +96,11 @@ class _Picture:
 
     def _waits(self) -> Iterator[Lane]:
         for number, wait in list(enumerate(self._line.waits, 1))[-_MOST_LANES:]:
-            kind = "good" if wait.trusted else "bad"
-            at, text = self._x(wait.end_ns), f"{wait.outcome}, {seconds((wait.end_ns - wait.begin_ns) / 1e9)}"
+            kind = "good" if wait.good else "bad"
+            at = self._x(wait.end_ns)
             in_front = at > WIDTH / 2
-            said = _text(at - 10 if in_front else at + 10, self._y + 15, text, kind, "end" if in_front else "start")
+            place, anchor = (at - 10, "end") if in_front else (at + 10, "start")
+            said = _text(place, self._y + 15, wait.decision, kind, anchor)
             bar = self._bar(wait.begin_ns, wait.end_ns, "wait", wait.text)
             dot = self._dot(wait.end_ns, kind, wait.text)
             yield f"wait {number}" if len(self._line.waits) > 1 else "wait", [bar, dot, said]

@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from pytest_vramsettle.timeline.model import Row, Timeline, free_at, rows_of
-from pytest_vramsettle.timeline.scale import seconds, size, ticks
+from pytest_vramsettle.timeline.quantities import size
+from pytest_vramsettle.timeline.scale import ticks
 
 ROWS = 4
 _LABEL = 14
@@ -115,7 +116,7 @@ class _Drawing:
         if line.deaths:
             lanes.append(("deaths", self._marks((death.at_ns for death in line.deaths), self._glyphs.death, "death")))
         lanes += [(via, self._probes(via)) for via in dict.fromkeys(probe.via for probe in line.probes)]
-        lanes += [(f"wait {number}" if len(line.waits) > 1 else "wait", row) for number, row in self._waits()]
+        lanes += self._waits()
         lanes += [(name, self._holds(name)) for name in line.locks[:_MOST_LANES]]
         if line.events:
             lanes.append(("events", self._marks((event.at_ns for event in line.events), self._glyphs.event, "event")))
@@ -144,24 +145,24 @@ class _Drawing:
         if last > first:
             row[first : last + 1] = [(self._glyphs.during, style)] * (last - first + 1)
 
-    def _waits(self) -> list[tuple[int, _Cells]]:
-        rows = []
+    def _waits(self) -> list[tuple[str, _Cells]]:
+        """A lane for each wait; its decision stands beside its end, or below where there is no room."""
+        lanes = []
         for number, wait in list(enumerate(self._line.waits, 1))[-_MOST_LANES:]:
-            row = self._blank()
-            style = "good" if wait.trusted else "bad"
+            row, at = self._blank(), self._column(wait.end_ns)
+            style = "good" if wait.good else "bad"
             self._bar(row, wait.begin_ns, wait.end_ns, "dim")
-            at = self._column(wait.end_ns)
             row[at] = (self._glyphs.decision, style)
-            self._say(row, at, f"{wait.outcome}, {seconds((wait.end_ns - wait.begin_ns) / 1e9)}", style)
-            rows.append((number, row))
-        return rows
-
-    def _say(self, row: _Cells, at: int, text: str, style: str) -> None:
-        """Beside a mark: behind it where there is room, else in front of it."""
-        text = f" {text} "
-        start = at + 1 if at + len(text) < self._columns else max(0, at - len(text))
-        for place, letter in zip(range(start, self._columns), text, strict=False):
-            row[place] = (letter, style)
+            lanes.append((f"wait {number}" if len(self._line.waits) > 1 else "wait", row))
+            text = f" {wait.decision} "
+            behind = at + 1 if at + len(text) < self._columns else None
+            start = behind if behind is not None else at - len(text)
+            if start < 0:
+                start, row = 0, self._blank()
+                lanes.append(("", row))
+            for place, letter in zip(range(start, self._columns), text, strict=False):
+                row[place] = (letter, style)
+        return lanes
 
     def _holds(self, lock: str) -> _Cells:
         row = self._blank()
