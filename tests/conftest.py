@@ -36,7 +36,7 @@ def driver(clock: HandClock) -> Iterator[Driver]:
 
 @pytest.fixture(autouse=True)
 def _light_runs(request: pytest.FixtureRequest) -> None:
-    """Runs of pytest inside tests do without plugins that they have no use for: hypothesis' alone doubles their time."""
+    """Runs of pytest inside tests do without plugins that they have no use for: hypothesis' alone doubles the time."""
     if "pytester" in request.fixturenames:
         request.getfixturevalue("pytester")  # it takes these options away, so first it
         environment = request.getfixturevalue("monkeypatch")
