@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pytest_vramsettle.contracts.contract import Contract
 from pytest_vramsettle.contracts.errors import ContractError
 from pytest_vramsettle.contracts.patterns import Pattern
+from pytest_vramsettle.contracts.render import unmatched
 from pytest_vramsettle.contracts.source import Function, Module, Unit, dotted
-from pytest_vramsettle.contracts.verdicts import Verdict
+from pytest_vramsettle.contracts.verdicts import Outcome, Verdict
 
 MOST_EDITS = 6
 """For each kind of edit."""
@@ -32,7 +33,7 @@ class Proof:
     """`caught` are the edits with which the contract was no longer kept."""
 
     contract: Contract
-    before: Verdict
+    before: Outcome
     edits: tuple[tuple[Edit, Verdict], ...]
 
     @property
@@ -40,40 +41,48 @@ class Proof:
         return sum(verdict is not Verdict.KEPT for _, verdict in self.edits)
 
     @property
-    def can_fail(self) -> bool:
-        return self.before is not Verdict.KEPT or self.caught > 0
+    def is_proved(self) -> bool:
+        """It is kept, and each edit (of one or more) broke it."""
+        return self.before.passes and not self.before.is_waived and 0 < self.caught == len(self.edits)
+
+    @property
+    def lines(self) -> list[str]:
+        lines = [f"{self.contract.id}: {self.contract.text}"]
+        if self.before.verdict is not Verdict.KEPT:
+            waived = f", and waived ({self.before.waived})" if self.before.is_waived else ""
+            note = f" ({self.before.note})" if self.before.note else ""
+            return [*lines, f"  not tried: it is {self.before.verdict.value} as the source stands{note}{waived}"]
+        for edit, verdict in self.edits:
+            mark = "caught" if verdict is not Verdict.KEPT else "MISSED"
+            lines.append(f"  {mark}  {verdict.value:11}  {edit.path}:{edit.line}: {edit.what}")
+        if self.before.waived is not None:
+            lines.append(f"  {unmatched(self.before)}; take the waiver away")
+        if not self.edits:
+            lines.append("  nothing to break: cannot be proved (the code has no statement that an edit could change)")
+        elif not self.caught:
+            lines.append("  cannot fail: no edit broke it")
+        return lines
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """`passes`: each contract is kept (or waived), and fails for at least one edit, and misses none."""
+    """`passes`: each contract is proved, or fails and is waived."""
 
     proofs: tuple[Proof, ...]
 
     @property
     def passes(self) -> bool:
-        return all(
-            proof.can_fail and proof.caught == len(proof.edits)
-            and (proof.before is Verdict.KEPT) == (proof.contract.waive is None)
-            for proof in self.proofs
-        )  # fmt: skip
+        return all(proof.is_proved or proof.before.is_waived for proof in self.proofs)
 
     @property
     def text(self) -> str:
         """A table: each edit, and what the contract said of it."""
-        lines = []
-        for proof in self.proofs:
-            lines.append(f"{proof.contract.id}: {proof.contract.text}")
-            if proof.before is not Verdict.KEPT:
-                lines.append(f"  not tried: it is {proof.before.value} as the source stands")
-                continue
-            for edit, verdict in proof.edits:
-                mark = "caught" if verdict is not Verdict.KEPT else "MISSED"
-                lines.append(f"  {mark}  {verdict.value:11}  {edit.path}:{edit.line}: {edit.what}")
-            if not proof.can_fail:
-                lines.append("  cannot fail: no edit was found that breaks it")
         caught, tried = sum(proof.caught for proof in self.proofs), sum(len(proof.edits) for proof in self.proofs)
-        return "\n".join([*lines, f"{caught} of {tried} edits caught"])
+        proved = sum(proof.is_proved for proof in self.proofs)
+        waived = sum(proof.before.is_waived for proof in self.proofs)
+        last = f"{proved} of {len(self.proofs)} contracts proved" + (f", {waived} waived" if waived else "")
+        lines = [line for proof in self.proofs for line in proof.lines]
+        return "\n".join([*lines, f"{caught} of {tried} edits caught; {last}"])
 
 
 def prove_all(contracts: Iterable[Contract]) -> Report:
@@ -83,8 +92,8 @@ def prove_all(contracts: Iterable[Contract]) -> Report:
 
 def prove(contract: Contract) -> Proof:
     """Each edit alone, on the source as it stands."""
-    before = contract.check_static().verdict
-    if before is not Verdict.KEPT:
+    before = contract.check_static()
+    if before.verdict is not Verdict.KEPT:
         return Proof(contract, before, ())
     tried = []
     project = contract.target.scope.project
@@ -98,7 +107,7 @@ def prove(contract: Contract) -> Proof:
 
 
 def edits(contract: Contract) -> list[Edit]:
-    """Those that fit the rule and change something; some of each kind."""
+    """Those that fit the rule, change something, and leave a file that parses; some of each kind."""
     makers = {
         "must_not_hold": _under_lock,
         "must_precede": _without_first,
@@ -106,7 +115,15 @@ def edits(contract: Contract) -> list[Edit]:
         "must_recheck": _without_check,
         "must_not_name": _with_name,
     }
-    return list(makers[contract.rule](contract))
+    return [edit for edit in makers[contract.rule](contract) if _parses(edit.text)]
+
+
+def _parses(text: str) -> bool:
+    try:
+        ast.parse(text)
+    except SyntaxError:
+        return False
+    return True
 
 
 def _units(contract: Contract) -> list[Unit]:
@@ -116,20 +133,27 @@ def _units(contract: Contract) -> list[Unit]:
     return [unit for unit in units if unit.cls is None or scope.cls is None or unit.cls in family]
 
 
-def _calls(unit: Unit, pattern: Pattern) -> Iterator[ast.stmt]:
-    """Statements of which the call is the innermost."""
-    for node in ast.walk(unit.node):
-        if isinstance(node, ast.Expr | ast.Assign | ast.Return | ast.AnnAssign) and any(
-            isinstance(each, ast.Call) and dotted(each.func)[-len(pattern.parts) :] == pattern.parts
-            for each in ast.walk(node)
-        ):
-            yield node
+def _calls(unit: Unit, pattern: Pattern) -> Iterator[tuple[ast.stmt, ast.Call]]:
+    """Each such call, with the innermost statement around it."""
+    waiting: list[tuple[ast.AST, ast.stmt | None]] = [(unit.node, None)]
+    while waiting:
+        node, around = waiting.pop(0)
+        if isinstance(node, ast.Call) and around is not None:
+            if dotted(node.func)[-len(pattern.parts) :] == pattern.parts:
+                yield around, node
+        around = node if isinstance(node, ast.stmt) and node is not unit.node else around
+        waiting += [(child, around) for child in ast.iter_child_nodes(node)]
 
 
 def _statements(contract: Contract, role: str) -> list[tuple[Unit, ast.stmt]]:
+    return [(unit, statement) for unit, statement, _ in _found(contract, role)]
+
+
+def _found(contract: Contract, role: str) -> list[tuple[Unit, ast.stmt, ast.Call]]:
     pattern = contract.patterns[role]
-    found = [(unit, node) for unit in _units(contract) for node in _calls(unit, pattern)]
-    return found[:MOST_EDITS]
+    found = [(unit, *each) for unit in _units(contract) for each in _calls(unit, pattern)]
+    # Those in the function that the contract is about come first.
+    return sorted(found, key=lambda each: each[0].name != contract.within)[:MOST_EDITS]
 
 
 def _under_lock(contract: Contract) -> Iterator[Edit]:
@@ -142,9 +166,7 @@ def _under_lock(contract: Contract) -> Iterator[Edit]:
 
 
 def _without_first(contract: Contract) -> Iterator[Edit]:
-    for unit, node in _statements(contract, "first"):
-        yield _replaced(unit, node, "pass", f"take {contract.patterns['first'].text} away")
-        yield _wrapped(unit, node, "if unlikely():", f"call {contract.patterns['first'].text} on a condition")
+    yield from _taken_away(contract, "first")
     if "reset" in contract.patterns:
         reset = ".".join(contract.patterns["reset"].parts)
         owner = "self." if contract.target.scope.cls is not None and "." in reset else ""
@@ -153,10 +175,21 @@ def _without_first(contract: Contract) -> Iterator[Edit]:
                 yield _inserted(unit, node, f"{owner}{reset}()", f"call {reset}() just before")
 
 
-def _stamps(unit: Unit, pattern: Pattern) -> Iterator[ast.Assign | ast.With]:
+def _taken_away(contract: Contract, role: str) -> Iterator[Edit]:
+    text = contract.patterns[role].text
+    for unit, node, call in _found(contract, role):
+        if isinstance(node, ast.Expr):
+            yield _replaced(unit, node, "pass", f"take {text} away")
+            yield _wrapped(unit, node, "if unlikely():", f"call {text} on a condition")
+        elif call.lineno == call.end_lineno:
+            yield _swapped(unit, call, "unlikely()", f"take {text} away")
+
+
+def _stamps(unit: Unit, pattern: Pattern) -> Iterator[ast.Assign | ast.AnnAssign | ast.With]:
     for node in ast.walk(unit.node):
-        if isinstance(node, ast.Assign) and pattern.kind == "write" and unit.name != "__init__":
-            if pattern.parts[-1:] in [dotted(target)[-1:] for target in node.targets]:
+        if isinstance(node, ast.Assign | ast.AnnAssign) and pattern.kind == "write" and unit.name != "__init__":
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            if pattern.parts[-1:] in [dotted(target)[-1:] for target in targets]:
                 yield node
         elif isinstance(node, ast.With) and pattern.kind == "recording":
             items = [ast.unparse(item.context_expr) for item in node.items]
@@ -166,6 +199,8 @@ def _stamps(unit: Unit, pattern: Pattern) -> Iterator[ast.Assign | ast.With]:
 
 def _without_stamp(contract: Contract) -> Iterator[Edit]:
     pattern = contract.patterns["stamp"]
+    if pattern.kind == "call":
+        yield from _taken_away(contract, "stamp")
     for unit in _units(contract):
         for stamp in _stamps(unit, pattern):
             if isinstance(stamp, ast.With):
@@ -207,6 +242,10 @@ def _with_name(contract: Contract) -> Iterator[Edit]:
             first = unit.node.body[-1]
             yield _inserted(unit, first, f"{contract.name} = True", f"assign {contract.name}")
             yield _inserted(unit, first, f"setattr(object, {contract.name!r}, True)", f"setattr {contract.name}")
+    module = contract.target.scope.module
+    if contract.within is None and module.tree.body:
+        last = module.tree.body[-1]
+        yield _appended(module.units[0], last, f"{contract.name} = True", f"assign {contract.name} in the module")
 
 
 def _edit(unit: Unit, node: ast.AST, lines: Sequence[str], what: str) -> Edit:
@@ -242,6 +281,13 @@ def _appended(unit: Unit, node: ast.stmt, line: str, what: str) -> Edit:
 def _replaced(unit: Unit, node: ast.stmt, line: str, what: str) -> Edit:
     before, _, after, indent = _cut(unit.module, node)
     return _edit(unit, node, [*before, indent + line, *after], what)
+
+
+def _swapped(unit: Unit, call: ast.Call, text: str, what: str) -> Edit:
+    lines = list(unit.module.lines)
+    line = lines[call.lineno - 1].encode()
+    lines[call.lineno - 1] = (line[: call.col_offset] + text.encode() + line[call.end_col_offset :]).decode()
+    return _edit(unit, call, lines, what)
 
 
 def _emptied(unit: Unit, node: ast.With) -> Edit:

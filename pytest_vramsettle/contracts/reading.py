@@ -11,6 +11,8 @@ from pathlib import Path
 
 from pytest_vramsettle.contracts.errors import SourceError
 
+_OTHER = frozenset({".so", ".pyd", ".pyx", ".pyi"})
+
 
 def read_source(path: Path) -> str:
     """As Python reads it: by its byte order mark or its coding cookie (PEP 263), with `\\n` at each line's end.
@@ -58,3 +60,9 @@ def offered_modules(name: str, roots: Iterable[Path], sources: Iterable[str]) ->
         for path in there:
             if path.suffix == ".py" or (path / "__init__.py").is_file():
                 yield f"{parent}.{path.stem}" if parent else path.stem
+
+
+def has_other(home: Path, name: str) -> bool:
+    """Whether the module is there as a directory, or in a form that is not read: compiled, or of types."""
+    path = home.joinpath(*name.split("."))
+    return path.is_dir() or any(each.suffix in _OTHER for each in path.parent.glob(f"{path.name}.*"))

@@ -24,13 +24,19 @@ def render(outcome: Outcome) -> str:
         lines.append(f"  {outcome.note}")
     for finding in outcome.findings:
         lines += _finding(finding)
-    if outcome.waived is not None and outcome.verdict is Verdict.KEPT:
-        lines.append(f"  the waiver ({outcome.waived!r}) matches nothing: the contract is kept; take the waiver away")
-    elif outcome.waived is not None:
+    if outcome.is_waived:
         lines.append(f"  waived: {outcome.waived}")
-    elif outcome.verdict in _HELP:
+        return "\n".join(lines)
+    if outcome.waived is not None:
+        lines.append(f"  {unmatched(outcome)}; take the waiver away")
+    if outcome.verdict in _HELP:
         lines.append(f"  to mend it: {_HELP[outcome.verdict]}")
     return "\n".join(lines)
+
+
+def unmatched(outcome: Outcome) -> str:
+    """What is said of a waiver that matches nothing."""
+    return f"the waiver ({outcome.waived!r}) matches nothing: the contract is {outcome.verdict.value}"
 
 
 def as_json(outcomes: Iterable[Outcome]) -> str:

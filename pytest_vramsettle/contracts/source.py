@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_vramsettle.contracts.errors import SourceError
-from pytest_vramsettle.contracts.reading import is_library, offered_modules, read_source
+from pytest_vramsettle.contracts.reading import has_other, is_library, offered_modules, read_source
 
 if TYPE_CHECKING:
     from pytest_vramsettle.contracts.hotness import Index
@@ -181,10 +181,14 @@ class Module:
                     parts = tuple(alias.name.split("."))
                     found[alias.asname or parts[0]] = parts if alias.asname else parts[:1]
             else:
-                base = self._base_of(node)
+                base = self.base_of(node)
                 for alias in node.names:
                     found[alias.asname or alias.name] = (*base, alias.name)
         return found
+
+    @cached_property
+    def imports_relatively(self) -> bool:
+        return any(dots for dots, *_ in _IMPORT.findall(self.text))
 
     @cached_property
     def mentioned_modules(self) -> frozenset[str]:
@@ -200,7 +204,8 @@ class Module:
             found.update(f"{full}.{name}" for name in re.findall(r"[A-Za-z_]\w*", names))
         return frozenset(found)
 
-    def _base_of(self, node: ast.ImportFrom) -> Parts:
+    def base_of(self, node: ast.ImportFrom) -> Parts:
+        """The module from which it imports, in full."""
         return self._base(node.level, node.module or "")
 
     def _base(self, level: int, name: str) -> Parts:
@@ -309,6 +314,12 @@ class Project:
                 if path.is_file():
                     return Module(name, str(path), read_source(path), is_package=path.name == "__init__.py")
         return None
+
+    def offers(self, name: str) -> bool:
+        """Whether there is such a module, if only as a directory, a compiled one, or one of types."""
+        if self.follow(name) is not None or any(each.startswith(f"{name}.") for each in self.sources):
+            return True
+        return any(has_other(home, name) for home in self._homes)
 
     def imported(self, start: Module) -> list[Module]:
         """`start` and the project's modules that it imports, and those that they import."""
