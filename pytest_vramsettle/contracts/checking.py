@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pytest_vramsettle.contracts import analysis
 from pytest_vramsettle.contracts.engine import Run, Scope
-from pytest_vramsettle.contracts.errors import ContractError, SourceError
+from pytest_vramsettle.contracts.errors import SourceError
 from pytest_vramsettle.contracts.missing import first_missing, missing_imports
 from pytest_vramsettle.contracts.naming import find_name
-from pytest_vramsettle.contracts.patterns import Pattern
 from pytest_vramsettle.contracts.rules import Finding, FollowRule, HoldRule, PrecedeRule, RecheckRule, Watching
 from pytest_vramsettle.contracts.source import Parts, Unit, closest, dotted, without_collections
 from pytest_vramsettle.contracts.spelling import elsewhere, locks, unused
@@ -132,31 +130,3 @@ def lock_paths(scope: Scope, name: str) -> dict[Parts, str]:
                     if called == "Condition" and (last,) in targets and inner:
                         paths[inner[1:] if inner[0] == "self" else inner] = name
     return paths
-
-
-def refuse_contradictions(contracts: Sequence[Contract]) -> None:
-    """Raises `ContractError` for two contracts that no code can keep both."""
-    for index, one in enumerate(contracts):
-        for other in contracts[index + 1 :]:
-            why = _contradiction(one, other) or _contradiction(other, one)
-            if why:
-                raise ContractError(f"these contracts contradict each other: {one.text!r} and {other.text!r}: {why}")
-
-
-def _contradiction(one: Contract, other: Contract) -> str:
-    if one.target.spec != other.target.spec:
-        return ""
-    first, second = one.patterns, other.patterns
-    both_ways = _parts(first, "first") == _parts(second, "then") and _parts(first, "then") == _parts(second, "first")
-    if one.rule == other.rule == "must_precede" and one.within == other.within and both_ways:
-        return "each of the two calls would have to come before the other"
-    if one.rule == "must_not_name" and one.within in (None, other.within):
-        named = {part for pattern in second.values() for part in pattern.parts} | {other.lock, other.name} - {""}
-        if other.rule != "must_not_name" and one.name in named:
-            return f"{one.name!r} may not be named, and the other contract needs it"
-    return ""
-
-
-def _parts(patterns: object, role: str) -> Parts:
-    found = patterns.get(role) if isinstance(patterns, dict) else None
-    return found.parts if isinstance(found, Pattern) else ()

@@ -9,6 +9,7 @@ from pathlib import Path as FilePath
 from typing import TYPE_CHECKING
 
 from pytest_vramsettle.contracts import checking
+from pytest_vramsettle.contracts.contradictions import refuse_contradictions
 from pytest_vramsettle.contracts.engine import Scope
 from pytest_vramsettle.contracts.errors import ContractError, ContractFailure
 from pytest_vramsettle.contracts.patterns import Pattern
@@ -180,7 +181,7 @@ class Target:
     def _declare(self, contract: Contract) -> Contract:
         if contract.waive is not None and not contract.waive.strip():
             raise ContractError(f"{contract.text}: waive= takes the reason, in words")
-        checking.refuse_contradictions([*self.contracts, contract])
+        refuse_contradictions([*self.contracts, contract])
         contract = replace(contract, id=contract.id or readable_id(contract))
         self.contracts.append(contract)
         if self._enforce:

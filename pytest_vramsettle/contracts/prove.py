@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from pytest_vramsettle.contracts.contract import Contract
 from pytest_vramsettle.contracts.errors import ContractError
@@ -13,19 +14,25 @@ from pytest_vramsettle.contracts.render import unmatched
 from pytest_vramsettle.contracts.source import Function, Module, Unit, dotted
 from pytest_vramsettle.contracts.verdicts import Outcome, Verdict
 
+Node = TypeVar("Node", bound=ast.AST)
+
 MOST_EDITS = 6
 """For each kind of edit."""
 
 
 @dataclass(frozen=True, slots=True)
 class Edit:
-    """A wrong edit: what it does, at which line of which file, and the module's text with it."""
+    """A wrong edit: what it does, at which line of which file, and the module's text with it.
+
+    `is_partial`: it changes one of several places, so that the contract may be kept all the same.
+    """
 
     what: str
     path: str
     line: int
     module: str
     text: str
+    is_partial: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +48,13 @@ class Proof:
         return sum(verdict is not Verdict.KEPT for _, verdict in self.edits)
 
     @property
+    def missed(self) -> int:
+        return sum(verdict is Verdict.KEPT and not edit.is_partial for edit, verdict in self.edits)
+
+    @property
     def is_proved(self) -> bool:
         """It is kept, and each edit (of one or more) broke it."""
-        return self.before.passes and not self.before.is_waived and 0 < self.caught == len(self.edits)
+        return self.before.passes and not self.before.is_waived and self.caught > 0 and not self.missed
 
     @property
     def lines(self) -> list[str]:
@@ -53,7 +64,7 @@ class Proof:
             note = f" ({self.before.note})" if self.before.note else ""
             return [*lines, f"  not tried: it is {self.before.verdict.value} as the source stands{note}{waived}"]
         for edit, verdict in self.edits:
-            mark = "caught" if verdict is not Verdict.KEPT else "MISSED"
+            mark = "caught" if verdict is not Verdict.KEPT else ("spare " if edit.is_partial else "MISSED")
             lines.append(f"  {mark}  {verdict.value:11}  {edit.path}:{edit.line}: {edit.what}")
         if self.before.waived is not None:
             lines.append(f"  {unmatched(self.before)}; take the waiver away")
@@ -76,13 +87,13 @@ class Report:
 
     @property
     def text(self) -> str:
-        """A table: each edit, and what the contract said of it."""
-        caught, tried = sum(proof.caught for proof in self.proofs), sum(len(proof.edits) for proof in self.proofs)
+        """A table: each edit, and what the contract said of it. A spare place is one that another one makes up for."""
+        caught, missed = sum(proof.caught for proof in self.proofs), sum(proof.missed for proof in self.proofs)
         proved = sum(proof.is_proved for proof in self.proofs)
         waived = sum(proof.before.is_waived for proof in self.proofs)
         last = f"{proved} of {len(self.proofs)} contracts proved" + (f", {waived} waived" if waived else "")
         lines = [line for proof in self.proofs for line in proof.lines]
-        return "\n".join([*lines, f"{caught} of {tried} edits caught; {last}"])
+        return "\n".join([*lines, f"{caught} of {caught + missed} edits caught; {last}"])
 
 
 def prove_all(contracts: Iterable[Contract]) -> Report:
@@ -133,27 +144,61 @@ def _units(contract: Contract) -> list[Unit]:
     return [unit for unit in units if unit.cls is None or scope.cls is None or unit.cls in family]
 
 
+def _reached(contract: Contract) -> list[Unit]:
+    """Those that the function which the contract is about may call, by their names."""
+    units = _units(contract)
+    if contract.within is None:
+        return units
+    found = [unit for unit in units if unit.name == contract.within]
+    for unit in found:
+        words = {word for _, word in unit.words}
+        found += [
+            each
+            for each in units
+            if each not in found and (each.name in words or (each.cls is not None and each.cls.name in words))
+        ]
+    return found
+
+
+def _every(places: Sequence[tuple[Unit, Node]], build: Callable[[Unit, Node], Edit]) -> Iterator[Edit]:
+    """Each place alone and, where there are several, all of a module at once: that has to break it."""
+    for unit, node in places[:MOST_EDITS]:
+        yield replace(build(unit, node), is_partial=len(places) > 1)
+    modules = {unit.module.name for unit, _ in places}
+    for name in sorted(modules) if len(places) > 1 else ():
+        own = [place for place in places if place[0].module.name == name]
+        edit, module = None, own[0][0].module
+        for unit, node in sorted(own, key=_position, reverse=True):
+            edit = build(replace(unit, module=module), node)
+            module = replace(module, text=edit.text)
+        if edit is not None and len(own) > 1:
+            what = f"{edit.what}, in all {len(own)} places"
+            yield replace(edit, what=what, is_partial=len(modules) > 1)
+
+
+def _position(place: tuple[Unit, ast.AST]) -> tuple[int, int]:
+    return getattr(place[1], "lineno", 0), getattr(place[1], "col_offset", 0)
+
+
 def _calls(unit: Unit, pattern: Pattern) -> Iterator[tuple[ast.stmt, ast.Call]]:
     """Each such call, with the innermost statement around it."""
     waiting: list[tuple[ast.AST, ast.stmt | None]] = [(unit.node, None)]
     while waiting:
         node, around = waiting.pop(0)
         if isinstance(node, ast.Call) and around is not None:
-            if dotted(node.func)[-len(pattern.parts) :] == pattern.parts:
-                yield around, node
+            named = dotted(node.func)[-len(pattern.parts) :]
+            yield from [(around, node)] if named == pattern.parts else []
         around = node if isinstance(node, ast.stmt) and node is not unit.node else around
         waiting += [(child, around) for child in ast.iter_child_nodes(node)]
 
 
 def _statements(contract: Contract, role: str) -> list[tuple[Unit, ast.stmt]]:
-    return [(unit, statement) for unit, statement, _ in _found(contract, role)]
+    return [(unit, statement) for unit, statement, _ in _found(contract, role)][:MOST_EDITS]
 
 
 def _found(contract: Contract, role: str) -> list[tuple[Unit, ast.stmt, ast.Call]]:
     pattern = contract.patterns[role]
-    found = [(unit, *each) for unit in _units(contract) for each in _calls(unit, pattern)]
-    # Those in the function that the contract is about come first.
-    return sorted(found, key=lambda each: each[0].name != contract.within)[:MOST_EDITS]
+    return [(unit, *each) for unit in _reached(contract) for each in _calls(unit, pattern)]
 
 
 def _under_lock(contract: Contract) -> Iterator[Edit]:
@@ -177,12 +222,19 @@ def _without_first(contract: Contract) -> Iterator[Edit]:
 
 def _taken_away(contract: Contract, role: str) -> Iterator[Edit]:
     text = contract.patterns[role].text
-    for unit, node, call in _found(contract, role):
-        if isinstance(node, ast.Expr):
-            yield _replaced(unit, node, "pass", f"take {text} away")
-            yield _wrapped(unit, node, "if unlikely():", f"call {text} on a condition")
-        elif call.lineno == call.end_lineno:
-            yield _swapped(unit, call, "unlikely()", f"take {text} away")
+    what = f"take {text} away"
+    found = _found(contract, role)
+    alone = [(unit, node) for unit, node, _ in found if isinstance(node, ast.Expr)]
+    # In an expression of one line the call alone is put another in place of.
+    inside = [(unit, call) for unit, node, call in found if not isinstance(node, ast.Expr)]
+    if alone and inside:
+        partial = [*_every(alone, lambda unit, node: _replaced(unit, node, "pass", what))]
+        partial += _every(inside, lambda unit, call: _swapped(unit, call, "unlikely()", what))
+        yield from (replace(edit, is_partial=True) for edit in partial)
+        return
+    yield from _every(alone, lambda unit, node: _replaced(unit, node, "pass", what))
+    yield from _every(alone, lambda unit, node: _wrapped(unit, node, "if unlikely():", f"call {text} on a condition"))
+    yield from _every(inside, lambda unit, call: _swapped(unit, call, "unlikely()", what))
 
 
 def _stamps(unit: Unit, pattern: Pattern) -> Iterator[ast.Assign | ast.AnnAssign | ast.With]:
@@ -201,16 +253,18 @@ def _without_stamp(contract: Contract) -> Iterator[Edit]:
     pattern = contract.patterns["stamp"]
     if pattern.kind == "call":
         yield from _taken_away(contract, "stamp")
-    for unit in _units(contract):
-        for stamp in _stamps(unit, pattern):
-            if isinstance(stamp, ast.With):
-                yield _emptied(unit, stamp)
-            else:
-                yield _replaced(unit, stamp, "pass", f"take {pattern.text} away")
+    stamps = [(unit, stamp) for unit in _reached(contract) for stamp in _stamps(unit, pattern)]
+    yield from _every(stamps, lambda unit, stamp: _unstamped(unit, stamp, f"take {pattern.text} away"))
     for unit, node in _statements(contract, "kill"):
+        if unit.name != contract.within or not isinstance(node, ast.Expr | ast.Assign):
+            continue  # the caller goes on all the same
         if any(_sees_to_it(each) and _around(each, node) for each in ast.walk(unit.node)):
             continue  # what is on the way out is run all the same
         yield _appended(unit, node, "return None", "leave just after the kill")
+
+
+def _unstamped(unit: Unit, stamp: ast.Assign | ast.AnnAssign | ast.With, what: str) -> Edit:
+    return _emptied(unit, stamp) if isinstance(stamp, ast.With) else _replaced(unit, stamp, "pass", what)
 
 
 def _sees_to_it(node: ast.AST) -> bool:
@@ -224,11 +278,14 @@ def _around(outer: ast.AST, node: ast.stmt) -> bool:
 
 def _without_check(contract: Contract) -> Iterator[Edit]:
     check = contract.patterns["check"]
-    for unit in _units(contract):
-        for node in ast.walk(unit.node):
-            if isinstance(node, ast.If) and check.parts[-1] in ast.unparse(node.test):
-                yield _tested(unit, node, "False and", "never look at the answer")
-                yield _tested(unit, node, "not", "turn the answer round")
+    tests = [
+        (unit, node)
+        for unit in _reached(contract)
+        for node in ast.walk(unit.node)
+        if isinstance(node, ast.If) and check.parts[-1] in ast.unparse(node.test)
+    ]
+    yield from _every(tests, lambda unit, node: _tested(unit, node, "False and", "never look at the answer"))
+    yield from _every(tests, lambda unit, node: _tested(unit, node, "not", "turn the answer round"))
     for unit, node in _statements(contract, "then"):
         owner = "self." if contract.target.scope.cls is not None else ""
         lock = owner + contract.lock
