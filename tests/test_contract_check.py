@@ -84,7 +84,7 @@ def test_a_waived_violation_passes_and_is_suppressed(app: Path) -> None:
     ("change", "said"),
     [
         (('lock = "_lock"\nat', 'lokc = "_lock"\nat'), "must_not_hold takes no key 'lokc'; did you mean 'lock'?"),
-        (('rule = "must_not_name"', 'rule = "must_name"'), "(no-flag): rule = 'must_name' is not known; did you mean 'must_not_name'?"),
+        (('rule = "must_not_name"', 'rule = "must_name"'), "'must_name' is not known; did you mean 'must_not_name'?"),
         (('name = "had_live_process"', ""), "number 5 (no-flag): missing required field `name`"),
         (("only_if = true", 'only_if = "yes"'), "number 3 (stamped): Expected `bool`, got `str`, at `only_if`"),
         (('id = "no-flag"', 'id = "stamped"'), "another contract has this id"),

@@ -59,6 +59,8 @@ class LockTrace:
     def __init__(self) -> None:
         self.names: list[str] = []
         self.watched: list[str] = []
+        # Locks of a class that no instance has assigned yet.
+        self.awaited: set[str] = set()
         self.calls: list[WatchedCall] = []
         # By holder, not by thread number, which is given out again.
         self.stacks: dict[Holder, list[Taken]] = {}
@@ -159,7 +161,7 @@ class LockTrace:
         calls = [call for call in self.calls if call.name == during]
         if not calls:
             raise HoldFailure(f"{during!r} was never called, so nothing was seen")
-        wanted = tuple(locks) or tuple(self.names)
+        wanted = tuple(locks) or tuple(name for name in self.names if name not in self.awaited) or tuple(self.names)
         if not wanted:
             raise HoldFailure("no lock is traced, so nothing was seen: traced_locks(owner, '_lock')")
         for name in wanted:
@@ -190,6 +192,8 @@ class LockTrace:
     def _known(self, lock: str) -> None:
         if lock not in self.names:
             raise HoldFailure(f"no lock {lock!r} is traced; there are {', '.join(self.names) or 'none'}")
+        if lock in self.awaited:
+            raise HoldFailure(f"no instance has assigned {lock!r} since it is traced, so nothing was seen of it")
 
 
 def _where(code: CodeType, at: int) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -96,13 +96,8 @@ class Report:
         return "\n".join([*lines, f"{caught} of {caught + missed} edits caught; {last}"])
 
 
-def prove_all(contracts: Iterable[Contract]) -> Report:
-    """Raises `ContractError` as `check_static` does."""
-    return Report(tuple(prove(contract) for contract in contracts))
-
-
 def prove(contract: Contract) -> Proof:
-    """Each edit alone, on the source as it stands."""
+    """Each edit alone, on the source as it stands. Raises `ContractError` as `check_static` does."""
     before = contract.check_static()
     if before.verdict is not Verdict.KEPT:
         return Proof(contract, before, ())
@@ -361,4 +356,4 @@ def _tested(unit: Unit, node: ast.If, prefix: str, what: str) -> Edit:
     return _edit(unit, node, [*before, head, *rest, *after], what)
 
 
-__all__ = ["Edit", "Proof", "Report", "edits", "prove", "prove_all"]
+__all__ = ["Edit", "Proof", "Report", "edits", "prove"]
