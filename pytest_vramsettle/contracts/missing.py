@@ -35,7 +35,9 @@ def _is_there(scope: Scope, name: str) -> bool:
         return True
     parent, _, last = name.rpartition(".")
     origin = scope.project.follow(parent) if parent else None
-    return origin is not None and (last in origin.identifiers or any(word in origin.text for word in _DYNAMIC))
+    if origin is None:
+        return bool(parent) and scope.project.is_opaque(parent)
+    return last in origin.identifiers or any(word in origin.text for word in _DYNAMIC)
 
 
 def _in_module(scope: Scope, module: Module, top: str) -> Iterator[Finding]:

@@ -62,7 +62,7 @@ def offered_modules(name: str, roots: Iterable[Path], sources: Iterable[str]) ->
                 yield f"{parent}.{path.stem}" if parent else path.stem
 
 
-def has_other(home: Path, name: str) -> bool:
-    """Whether the module is there as a directory, or in a form that is not read: compiled, or of types."""
+def is_opaque(home: Path, name: str) -> bool:
+    """Whether the module is there in a form that is not read: compiled, or of types."""
     path = home.joinpath(*name.split("."))
-    return path.is_dir() or any(each.suffix in _OTHER for each in path.parent.glob(f"{path.name}.*"))
+    return any(each.suffix in _OTHER for each in path.parent.glob(f"{path.name}.*"))

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_vramsettle.contracts.errors import SourceError
-from pytest_vramsettle.contracts.reading import has_other, is_library, offered_modules, read_source
+from pytest_vramsettle.contracts.reading import is_library, is_opaque, offered_modules, read_source
 
 if TYPE_CHECKING:
     from pytest_vramsettle.contracts.hotness import Index
@@ -319,7 +319,11 @@ class Project:
         """Whether there is such a module, if only as a directory, a compiled one, or one of types."""
         if self.follow(name) is not None or any(each.startswith(f"{name}.") for each in self.sources):
             return True
-        return any(has_other(home, name) for home in self._homes)
+        return self.is_opaque(name) or any(home.joinpath(*name.split(".")).is_dir() for home in self._homes)
+
+    def is_opaque(self, name: str) -> bool:
+        """Whether it is there, and cannot be read: what it has is not known."""
+        return any(is_opaque(home, name) for home in self._homes)
 
     def imported(self, start: Module) -> list[Module]:
         """`start` and the project's modules that it imports, and those that they import."""
