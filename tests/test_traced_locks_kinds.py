@@ -69,11 +69,11 @@ def test_a_condition_over_an_asyncio_lock_that_is_traced(traced_locks: TracedLoc
     asyncio.run(main())
 
 
-def test_where_a_condition_was_entered_is_told(traced_locks: TracedLocks) -> None:
+def test_where_a_condition_was_entered_is_told(monotonic_clock: VirtualClock, traced_locks: TracedLocks) -> None:
     backend = Backend()
     trace = traced_locks(backend, "_ready")
     with backend._ready:
-        backend._ready.wait(timeout=0.001)
+        backend._ready.wait(timeout=0.5)
     assert len(trace.holds) == 2
     assert all("test_where_a_condition_was_entered_is_told" in hold.where for hold in trace.holds)
 
@@ -184,3 +184,30 @@ def test_a_default_of_the_class_stays_readable(traced_locks: TracedLocks) -> Non
     trace = traced_locks(Lazy, "_lock")
     Lazy().load()
     assert [hold.lock for hold in trace.holds] == ["_lock"]
+
+
+def test_locks_of_one_name_of_two_objects_are_not_taken_for_one(traced_locks: TracedLocks) -> None:
+    one, other = Backend(), Backend()
+    trace = traced_locks(one, "_lock")
+    assert traced_locks(one, "_lock", "_other") is trace
+    with pytest.raises(ContractError, match="'_lock' of another Backend is traced already"):
+        traced_locks(other, "_lock")
+    with TracedLocks() as second:
+        second(other, "_lock")
+        with one._lock, other._lock:
+            pass
+    assert (len(trace.holds), len(second.holds)) == (1, 1)
+
+
+def test_the_task_that_held_it_is_named(traced_locks: TracedLocks) -> None:
+    async def main() -> None:
+        backend = Backend(asyncio.Lock())
+        trace = traced_locks(backend, "_lock", watch="good")
+        backend.good = lambda: None  # type: ignore[method-assign]  # it is not to sleep
+        trace(backend, watch="good")
+        async with backend._lock:
+            backend.good()
+        with pytest.raises(HoldFailure, match=r"^Task-\d+ called good\(\) while it held _lock, taken at .* in .*main"):
+            trace.assert_not_held(during="good")
+
+    asyncio.run(main())

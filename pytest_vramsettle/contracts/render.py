@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterable
+from pathlib import Path as FilePath
 from typing import Any
 
 from pytest_vramsettle.contracts.rules import Finding
@@ -72,7 +74,7 @@ def _finding(finding: Finding) -> list[str]:
     lines = [f"  {finding.message}"]
     if finding.doubt is not None and finding.doubt.reason != finding.message:
         place = finding.doubt.place
-        lines.append(f"  not certain: {finding.doubt.reason} ({place.path}:{place.line})")
+        lines.append(f"  not certain: {finding.doubt.reason} ({_spot(place)})")
     for label, place in finding.places:
         lines += frame(label, place)
     if finding.chain:
@@ -81,12 +83,20 @@ def _finding(finding: Finding) -> list[str]:
     ways = [(place, taken) for place, taken in finding.trail if source_line(place).strip()]
     if ways:
         lines.append("  on this way:")
-        lines += [f"    {place.path}:{place.line}: {source_line(place).strip()}  [{taken}]" for place, taken in ways]
+        lines += [f"    {_spot(place)}: {source_line(place).strip()}  [{taken}]" for place, taken in ways]
     return lines
 
 
 def _where(place: Place) -> str:
-    return f"{place.path}:{place.line} in {place.unit.qualified}"
+    return f"{_spot(place)} in {place.unit.qualified}"
+
+
+def _spot(place: Place) -> str:
+    """'src/app/backend.py:12', from the working directory where it is below that."""
+    path = FilePath(place.path)
+    with contextlib.suppress(OSError):
+        path = path.relative_to(FilePath.cwd()) if path.is_relative_to(FilePath.cwd()) else path
+    return f"{path}:{place.line}"
 
 
 def frame(label: str, place: Place) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import _thread
 import asyncio
+import os
 import sys
 import threading
 from _thread import get_ident
@@ -11,6 +12,7 @@ from time import monotonic_ns
 from types import FrameType
 from typing import Any
 
+from pytest_vramsettle.clock import active as slot_module
 from pytest_vramsettle.clock.active import slot
 from pytest_vramsettle.contracts.errors import ContractError
 from pytest_vramsettle.contracts.holds import LockTrace, now_ns
@@ -21,14 +23,15 @@ _WAITING = frozenset(
     {threading.__file__, *(module.__file__ for name, module in sys.modules.items() if name.startswith("asyncio."))}
 )
 """Files through which a condition takes its lock: it was not taken there, but where the condition was entered."""
+_CLOCK = os.path.dirname(slot_module.__file__ or "?") + os.sep
 _CONDITION_ENTER = threading.Condition.__enter__.__code__
 _COUNTING = frozenset({"Semaphore", "CapacityLimiter"})
 
 
 def _caller(level: int) -> FrameType:
-    """Out of the code of conditions."""
+    """Out of the code of conditions, and of the clock that has them wait."""
     frame = inner = _frame(level + 1)
-    while frame.f_code.co_filename in _WAITING:
+    while frame.f_code.co_filename in _WAITING or frame.f_code.co_filename.startswith(_CLOCK):
         if frame.f_back is None:
             return inner
         frame = frame.f_back

@@ -62,6 +62,7 @@ class TracedLocks(LockTrace):
     def __init__(self) -> None:
         super().__init__()
         self._undo: list[Callable[[], None]] = []
+        self._owners: dict[str, Any] = {}
 
     def __call__(self, owner: Any, *names: str, watch: str | Iterable[str] = ()) -> TracedLocks:
         """Raises `ContractError` where an attribute is not there, is no lock or cannot be replaced; all stays then."""
@@ -74,6 +75,7 @@ class TracedLocks(LockTrace):
         except BaseException:
             self._put_back(before[2])
             del self.names[before[0] :], self.watched[before[1] :]
+            self._owners = {name: each for name, each in self._owners.items() if name in self.names}
             self.awaited = before[3]
             raise
         return self
@@ -89,6 +91,13 @@ class TracedLocks(LockTrace):
             self._undo.pop()()
 
     def _trace_one(self, owner: Any, name: str) -> None:
+        other = self._owners.get(name, owner)
+        if other is not owner:
+            kind = (other if isinstance(other, type) else type(other)).__qualname__
+            raise ContractError(
+                f"{name!r} of another {kind} is traced already, and they would be taken for one lock: "
+                "use another TracedLocks() for it"
+            )
         real = inspect.getattr_static(owner, name, _MISSING)
         if isinstance(owner, type) and (real is _MISSING or not (hasattr(real, "acquire") or is_condition(real))):
             if callable(real) or isinstance(real, property):
@@ -101,6 +110,7 @@ class TracedLocks(LockTrace):
             self._wrap(owner, name)
         if name not in self.names:
             self.names.append(name)
+        self._owners[name] = owner
 
     def _wrap(self, owner: Any, name: str) -> None:
         real = getattr(owner, name)
