@@ -196,3 +196,19 @@ def test_what_no_code_can_keep_is_refused() -> None:
         target.must_recheck(
             "_cancel_event.is_set", after=lock.acquired, before=spawn, within="load_model", proceed_if=True
         )
+
+
+def test_names_are_taken_for_what_they_can_be() -> None:
+    target = backend()
+    spawn, write = target.call("Popen"), target.write("_process")
+    assert target.must_precede(target.call("Backend._kill_process"), before=spawn, within="load_model").enforce()
+    with pytest.raises(SourceError, match=r"no function 'Backend.load_model'; did you mean 'load_model'\?"):
+        target.must_precede(target.call("_kill_process"), before=spawn, within="Backend.load_model").enforce()
+    with pytest.raises(
+        ContractError, match="after= takes a call, as backend.call"
+    ):
+        target.must_follow(spawn, after=write, within="load_model")
+    with pytest.raises(ContractError, match="at= takes a call"):
+        target.must_not_hold(target.lock("_lock"), at=write)
+    with pytest.raises(SourceError, match=r"module 'm.Backend' is not there: .*; did you mean 'm:Backend'\?"):
+        outside_lock(lock_contract("m.Backend", sources={"m": BACKEND})).check_static()

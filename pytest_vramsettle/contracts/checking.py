@@ -91,7 +91,8 @@ def function_in(scope: Scope, name: str) -> Unit:
         return scope.module.functions[name]
     there = {method for each in scope.project.mro(cls) for method in each.methods} if cls is not None else set()
     owner = f"class {cls.name}" if cls is not None else f"module {scope.module.name}"
-    near = closest(name, there | set(scope.module.functions))
+    # 'Backend.load' is 'load' here.
+    near = closest(name.rpartition(".")[2], there | set(scope.module.functions))
     raise SourceError(f"{scope.module.path}: {owner} has no function {name!r}{near}{first_missing(scope)}")
 
 

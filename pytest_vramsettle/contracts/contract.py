@@ -116,7 +116,7 @@ class Target:
         """The call is never reached with that lock held, by whatever helpers."""
         __tracebackhide__ = True
         _expect(NamedLock, "lock('_lock')", lock=lock)
-        _expect(Pattern, "call('_wait')", at=at)
+        _expect_calls(at=at)
         text = f"{self.spec} must not hold {lock.name} at {at.text}"
         return self._declare(Contract(self, "must_not_hold", text, {"at": at}, lock=lock.name, waive=waive))
 
@@ -125,7 +125,7 @@ class Target:
     ) -> Contract:
         """On every path through `within` to `before`, `first` has returned, since the last `reset_by`."""
         __tracebackhide__ = True
-        _expect(Pattern, "call('_wait')", first=first, before=before, reset_by=reset_by or before)
+        _expect_calls(first=first, before=before, reset_by=reset_by or before)
         text = f"{self.spec}: {first.text} must precede {before.text} in {within}"
         patterns = {"first": first, "then": before}
         if reset_by is not None:
@@ -148,7 +148,8 @@ class Target:
         `every_exit=False` leaves out the ways out by an exception.
         """
         __tracebackhide__ = True
-        _expect(Pattern, "call('_wait') or write('_stamp')", first=first, after=after)
+        _expect(Pattern, "call('_wait') or write('_stamp')", first=first)
+        _expect_calls(after=after)
         text = f"{self.spec}: {first.text} must follow {after.text} in {within}"
         text += (", and only then" if only_if else "") + ("" if every_exit else ", exceptions aside")
         contract = Contract(
@@ -171,7 +172,7 @@ class Target:
         __tracebackhide__ = True
         check = self.call(call) if isinstance(call, str) else call
         _expect(Acquired, "lock('_lock').acquired", after=after)
-        _expect(Pattern, "call('_wait')", call=check, before=before)
+        _expect_calls(call=check, before=before)
         text = f"{self.spec}: {check.text} must be checked after {after.lock.name} is taken, before {before.text}"
         text += f" in {within}"
         contract = Contract(
@@ -226,6 +227,13 @@ def _expect(kind: type, example: str, **given: object) -> None:
     for name, value in given.items():
         if not isinstance(value, kind):
             raise ContractError(f"{name}= takes what backend.{example} gives, not {value!r}")
+
+
+def _expect_calls(**given: object) -> None:
+    _expect(Pattern, "call('_wait')", **given)
+    for name, value in given.items():
+        if isinstance(value, Pattern) and value.kind != "call":
+            raise ContractError(f"{name}= takes a call, as backend.call('_wait') gives it, not {value.text!r}")
 
 
 def _checked(what: str, name: str) -> str:

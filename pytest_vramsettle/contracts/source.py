@@ -276,12 +276,18 @@ class Project:
         """Raises `SourceError` where there is no such file."""
         found = self._known.get(name) or self._read(name, self.roots)
         if found is None:
-            near = closest(name, offered_modules(name, self.roots, self.sources), known=False)
+            near = self._as_class(name) or closest(name, offered_modules(name, self.roots, self.sources), known=False)
             raise SourceError(f"module {name!r} is not there: no {name.replace('.', '/')}.py in {self._places()}{near}")
         self._known[name] = found
         if name not in self.sources:
             self._at_home(found)
         return found
+
+    def _as_class(self, name: str) -> str:
+        """For 'app.backend.Backend', where 'app.backend:Backend' is meant."""
+        parent, _, last = name.rpartition(".")
+        origin = self._read(parent, self.roots) if parent else None
+        return f"; did you mean '{parent}:{last}'?" if origin is not None and last in origin.identifiers else ""
 
     def _places(self) -> str:
         if not self.roots:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from pytest_vramsettle.contracts.engine import Scope
 from pytest_vramsettle.contracts.hotness import mentions
 from pytest_vramsettle.contracts.patterns import Pattern
-from pytest_vramsettle.contracts.source import Module, Unit, closest, dotted
+from pytest_vramsettle.contracts.source import Module, closest, dotted
 
 if TYPE_CHECKING:
     from pytest_vramsettle.contracts.contract import Contract
@@ -49,17 +48,11 @@ def _is_said(scope: Scope, parts: tuple[str, ...]) -> bool:
 
 
 def _in_code(scope: Scope, word: str) -> bool:
-    return any(
-        _says(node, word)
-        for module in scope.modules
-        if word in module.identifiers
-        for unit in _units(module, word)
-        for node in ast.walk(unit.node)
-    )
-
-
-def _units(module: Module, word: str) -> Iterator[Unit]:
-    yield from (unit for _, unit in module.by_word.get(word, ()))
+    modules = [module for module in scope.modules if word in module.identifiers]
+    units = (unit for module in modules for _, unit in module.by_word.get(word, ()))
+    # What heads a class is in no unit.
+    trees = (module.tree for module in modules)
+    return any(_says(node, word) for top in (*(unit.node for unit in units), *trees) for node in ast.walk(top))
 
 
 def _says(node: ast.AST, word: str) -> bool:
