@@ -111,6 +111,25 @@ def test_errors_exit_2(app: Path) -> None:
     assert "there is no [[tool.vramsettle.contracts]] in it" in done.stderr
 
 
+def test_what_is_not_in_the_code_names_the_contract_and_its_line(app: Path) -> None:
+    (app / "pyproject.toml").write_text(TOML.replace('within = "_kill_process"', 'within = "_kil_process"'))
+    for arguments in ((), ("--prove",)):
+        done = check(app, *arguments)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert "pyproject.toml, line 16 (stamped): " in done.stderr
+        assert "no function '_kil_process'; did you mean '_kill_process'?" in done.stderr
+
+
+def test_sarif_of_a_vacuous_contract_is_never_suppressed(app: Path) -> None:
+    typo = TOML.replace('at = "_wait_for_vram_settle"', 'at = "_wiat_for_vram_settle"\nwaive = "moves"')
+    (app / "pyproject.toml").write_text(typo)
+    done = check(app, "--format", "sarif")
+    assert done.returncode == 1
+    results = json.loads(done.stdout)["runs"][0]["results"]
+    assert [(each["level"], "suppressions" in each) for each in results] == [("error", False), ("warning", False)]
+    assert "matches nothing: the contract is vacuous" in results[0]["message"]["text"]
+
+
 def test_pytest_collects_contracts_with_readable_ids(pytester: pytest.Pytester) -> None:
     package = pytester.mkpydir("myapp")
     (package / "backend.py").write_text(UNDER_LOCK)

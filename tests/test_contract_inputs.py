@@ -204,9 +204,7 @@ def test_names_are_taken_for_what_they_can_be() -> None:
     assert target.must_precede(target.call("Backend._kill_process"), before=spawn, within="load_model").enforce()
     with pytest.raises(SourceError, match=r"no function 'Backend.load_model'; did you mean 'load_model'\?"):
         target.must_precede(target.call("_kill_process"), before=spawn, within="Backend.load_model").enforce()
-    with pytest.raises(
-        ContractError, match=r"after= takes a call, as backend\.call"
-    ):
+    with pytest.raises(ContractError, match=r"after= takes a call, as backend\.call"):
         target.must_follow(spawn, after=write, within="load_model")
     with pytest.raises(ContractError, match="at= takes a call"):
         target.must_not_hold(target.lock("_lock"), at=write)
