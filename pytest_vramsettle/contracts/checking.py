@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import ast
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from pytest_vramsettle.contracts import analysis
+from pytest_vramsettle.contracts import analysis, reach
+from pytest_vramsettle.contracts.aliases import lock_paths, other_names
 from pytest_vramsettle.contracts.engine import Run, Scope
 from pytest_vramsettle.contracts.errors import SourceError
 from pytest_vramsettle.contracts.missing import first_missing, missing_imports
 from pytest_vramsettle.contracts.naming import find_name
 from pytest_vramsettle.contracts.rules import Finding, FollowRule, HoldRule, PrecedeRule, RecheckRule, Watching
-from pytest_vramsettle.contracts.source import Parts, Unit, closest, dotted, without_collections
+from pytest_vramsettle.contracts.source import Parts, Unit, closest, without_collections
 from pytest_vramsettle.contracts.spelling import elsewhere, locks, unused
 from pytest_vramsettle.contracts.verdicts import Outcome, Verdict
 
@@ -33,12 +33,15 @@ def _check(contract: Contract, scope: Scope) -> Outcome:
         return _outcome(contract, scope, [*named, *(missing_imports(scope) if within is None else ())], "")
     rule = _rule(contract)
     paths = lock_paths(scope, contract.lock) if contract.lock else {}
-    run = analysis.analyse(scope, rule, paths, _names(contract, paths), within)
+    names = _names(contract, paths) | other_names(scope, contract.patterns.values())
+    run = analysis.analyse(scope, rule, paths, names, within)
     findings = [*rule.findings, *_deferred(run)]
     targets = {name for pattern in contract.patterns.values() for name in pattern.names} | {path[-1] for path in paths}
     if not any(finding.doubt is None for finding in findings):
         findings += [*missing_imports(scope), *analysis.doubts(run, rule, targets, within)]
     misspelt = unused(contract, scope)
+    if not findings and not misspelt:
+        findings += reach.unaccounted(run)
     outcome = _outcome(contract, scope, findings, misspelt or _not_reached(contract, rule, scope))
     # It explains the other verdicts too: what nobody calls comes before nothing.
     return replace(outcome, note=misspelt) if misspelt else outcome
@@ -62,7 +65,7 @@ def _rule(contract: Contract) -> Watching:
         return PrecedeRule(patterns)
     if contract.rule == "must_follow":
         return FollowRule(patterns, every_exit=contract.every_exit, only_if=contract.only_if)
-    return RecheckRule(patterns, lock=contract.lock, proceed_if=contract.proceed_if)
+    return RecheckRule(patterns, lock=contract.lock, proceed_if=contract.proceed_if, still_held=contract.still_held)
 
 
 def _outcome(contract: Contract, scope: Scope, findings: list[Finding], note: str) -> Outcome:
@@ -115,19 +118,3 @@ def _deferred(run: Run) -> list[Finding]:
     if not (run.joins and run.elsewhere):
         return []
     return [analysis.unclear(place, "what is waited for here under the lock is not known") for place in run.joins]
-
-
-def lock_paths(scope: Scope, name: str) -> dict[Parts, str]:
-    """The lock's path; also that of a lock over which it is a Condition."""
-    paths = {tuple(name.split(".")): name}
-    last = name.rpartition(".")[2]
-    for module in scope.modules:
-        for _, unit in module.by_word.get(last, ()) if "Condition" in module.identifiers else ():
-            for node in ast.walk(unit.node):
-                if isinstance(node, ast.Assign) and isinstance(node.value, ast.Call) and node.value.args:
-                    called = (dotted(node.value.func) or ("",))[-1]
-                    inner = dotted(node.value.args[0])
-                    targets = {dotted(target)[-1:] for target in node.targets}
-                    if called == "Condition" and (last,) in targets and inner:
-                        paths[inner[1:] if inner[0] == "self" else inner] = name
-    return paths

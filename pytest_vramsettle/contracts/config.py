@@ -93,6 +93,7 @@ class MustRecheck(Entry, tag="must_recheck"):
     before: str
     within: str
     proceed_if: bool = False
+    still_held: bool = True
 
     def declare(self, target: Target) -> Contract:
         return target.must_recheck(
@@ -101,6 +102,7 @@ class MustRecheck(Entry, tag="must_recheck"):
             before=target.call(self.before),
             within=self.within,
             proceed_if=self.proceed_if,
+            still_held=self.still_held,
             waive=self.waive,
         )
 

@@ -53,6 +53,7 @@ class Contract:
     every_exit: bool = True
     only_if: bool = False
     proceed_if: bool = False
+    still_held: bool = True
     waive: str | None = None
     id: str = ""
 
@@ -166,9 +167,13 @@ class Target:
         before: Pattern,
         within: str,
         proceed_if: bool = False,
+        still_held: bool = True,
         waive: str | None = None,
     ) -> Contract:
-        """After the lock was taken `call` is asked, and `before` is reached only where it said `proceed_if`."""
+        """After the lock was taken `call` is asked, and `before` is reached only where it said `proceed_if`.
+
+        With `still_held` the lock must not have been let go in between: an answer from before that is stale.
+        """
         __tracebackhide__ = True
         check = self.call(call) if isinstance(call, str) else call
         _expect(Acquired, "lock('_lock').acquired", after=after)
@@ -177,7 +182,7 @@ class Target:
         text += f" in {within}"
         contract = Contract(
             self, "must_recheck", text, {"check": check, "then": before}, lock=after.lock.name, within=within,
-            proceed_if=proceed_if, waive=waive,
+            proceed_if=proceed_if, still_held=still_held, waive=waive,
         )  # fmt: skip
         return self._declare(contract)
 

@@ -123,6 +123,16 @@ def _led_to(node: ast.AST) -> Iterator[tuple[ast.AST, Iterable[str]]]:
         yield node, [node.value.id]
     elif isinstance(node, Function):
         yield node, [node.name]
+    elif isinstance(node, ast.arguments):
+        yield from _defaulted(node)
+
+
+def _defaulted(node: ast.arguments) -> Iterator[tuple[ast.AST, Iterable[str]]]:
+    """Parameters that stand for something of interest where they are left out."""
+    positional = [*node.posonlyargs, *node.args]
+    pairs = [*zip(positional[len(positional) - len(node.defaults) :], node.defaults, strict=True)]
+    pairs += [(name, value) for name, value in zip(node.kwonlyargs, node.kw_defaults, strict=True) if value]
+    yield from ((default, [parameter.arg]) for parameter, default in pairs)
 
 
 def _handed(node: ast.Call) -> Iterator[str]:
@@ -148,6 +158,8 @@ def _is_blind(node: ast.AST) -> bool:
     """`getattr(x, name)(...)`, `x.join()`, `x.result()`: by their text they may run anything, or wait for it."""
     made = node.func if isinstance(node, ast.Call) else None
     if isinstance(node, ast.Call) and isinstance(made, ast.Attribute):
+        if made.attr == "__init__":  # again, and what it assigns with it; not that of a base
+            return not isinstance(made.value, ast.Call)
         return made.attr == "result" or (made.attr == "join" and not node.args)
     if not isinstance(made, ast.Call) or dotted(made.func) != ("getattr",) or len(made.args) < 2:
         return False

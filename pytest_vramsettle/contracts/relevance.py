@@ -29,12 +29,9 @@ IMPLICIT = frozenset(
     {"__init__", "__enter__", "__exit__", "__aenter__", "__aexit__", "__call__", "__iter__", "__next__"}
 )
 LOGGING = frozenset({"debug", "info", "warning", "error", "exception", "critical", "log"})
-_QUIET_NAMES = frozenset(
+_CLOCKS = frozenset({"monotonic", "monotonic_ns", "perf_counter", "perf_counter_ns"})
+_QUIET_NAMES = _CLOCKS | frozenset(
     {
-        "monotonic",
-        "monotonic_ns",
-        "perf_counter",
-        "perf_counter_ns",
         "print",
         "len",
         "isinstance",
@@ -57,7 +54,8 @@ class Relevance:
     """Grows: `add` takes in names, and the units that they make relevant.
 
     `related(cls, owner)` says whether `self.name` in a method of `cls` can be what `owner` (None: the contract's class)
-    calls so; `home` is the name of the contract's class, or of its module.
+    calls so; `home` is the name of the contract's class, or of its module. `makers`: what makes an object of a class
+    with a method that matters, matters too.
     """
 
     def __init__(
@@ -66,6 +64,8 @@ class Relevance:
         seeds: Iterable[str],
         related: Callable[[ClassInfo | None, ClassInfo | None], bool],
         home: str,
+        *,
+        makers: bool = True,
     ) -> None:
         self.modules = tuple(modules)
         self.seeds = frozenset(seeds)
@@ -73,13 +73,13 @@ class Relevance:
         self.units: dict[Unit, None] = {}
         self._related = related
         self._home = home
+        self._makers = makers
         self._done: set[tuple[str, ClassInfo | None]] = set()
         self.add(self.seeds)
 
-    def add(self, names: Iterable[str]) -> bool:
-        """Whether that changed anything."""
-        before = len(self.units), len(self.names)
-        waiting: list[tuple[str, ClassInfo | None]] = [(name, None) for name in names]
+    def add(self, names: Iterable[str], owner: ClassInfo | None = None) -> None:
+        """`owner`: the class of whose objects these are attributes, where it is not the contract's."""
+        waiting = [(name, owner) for name in names]
         while waiting:
             name, owner = waiting.pop()
             self.names.add(name)
@@ -91,7 +91,6 @@ class Relevance:
                     for prefix, unit in module.by_word.get(name, ()):
                         if self._means(prefix, name, unit, owner):
                             waiting.extend(self._take(unit))
-        return before != (len(self.units), len(self.names))
 
     def _means(self, prefix: str, name: str, unit: Unit, owner: ClassInfo | None) -> bool:
         if prefix in ("self.", "cls.", "super()."):
@@ -99,7 +98,8 @@ class Relevance:
         if prefix == ".":
             # An object of unknown type has a common method of its own; one of a known type is named where it is used.
             return name not in COMMON or (name in self.seeds and self._home in unit.module.identifiers)
-        return owner is None
+        # A class body names its own methods: `settled = property(_get)`.
+        return owner is None or (unit.name == BODY and unit.cls is not None and self._related(unit.cls, owner))
 
     def _take(self, unit: Unit) -> Iterator[tuple[str, ClassInfo | None]]:
         if unit in self.units:
@@ -115,8 +115,9 @@ class Relevance:
                         yield from self._take(other)
         else:
             yield unit.name, unit.cls
-            if unit.name in COMMON and unit.cls is not None and unit.cls.name != self._home:
-                # A call of such a name alone says nothing: where its objects are made does.
+            foreign = unit.cls is not None and unit.cls.name != self._home
+            if unit.cls is not None and foreign and (self._makers or unit.name in COMMON):
+                # Whose method a call is says the place where its object is made.
                 yield unit.cls.name.rpartition(".")[2], None
 
 
@@ -254,7 +255,7 @@ def is_quiet(call: ast.Call) -> bool:
             return False  # a method of ours, whatever its name
         if function.attr == "get":
             return bool(call.args) and not call.keywords  # of a dict: a queue's takes a timeout
-        return function.attr in _QUIET_METHODS
+        return function.attr in _QUIET_METHODS or function.attr in _CLOCKS
     return False
 
 

@@ -73,6 +73,11 @@ class Unit:
         return frozenset(_WORD.findall(self.text))
 
     @cached_property
+    def nodes(self) -> tuple[ast.AST, ...]:
+        """All of its tree."""
+        return tuple(ast.walk(self.node))
+
+    @cached_property
     def index(self) -> Index:
         """Of its nodes, for all contracts that look at it."""
         from pytest_vramsettle.contracts.hotness import Index
@@ -100,6 +105,16 @@ class ClassInfo:
     node: ast.ClassDef
     methods: dict[str, Unit] = field(default_factory=dict)
     setters: dict[str, Unit] = field(default_factory=dict)
+    others: dict[str, list[Unit]] = field(default_factory=dict)
+    """Methods that stand in another branch of an `if` or `try` than the one in `methods`."""
+
+    @property
+    def outside_bases(self) -> Iterator[Parts]:
+        """Full names of its bases, as this module imports them."""
+        for base in self.node.bases:
+            parts = dotted(base)
+            if parts and parts[0] in self.module.imports:
+                yield from ((*origin, *parts[1:]) for origin in self.module.origins[parts[0]])
 
     def __repr__(self) -> str:
         return f"<class {self.module.name}:{self.name}>"
@@ -137,6 +152,7 @@ class Module:
     @cached_property
     def units(self) -> tuple[Unit, ...]:
         self.classes.clear()
+        self._others.clear()
         return tuple(self._units(self.tree, None))
 
     @cached_property
@@ -148,9 +164,21 @@ class Module:
     def functions(self) -> dict[str, Unit]:
         return {unit.name: unit for unit in self.units if unit.cls is None and unit.name != BODY}
 
+    @cached_property
+    def others(self) -> dict[str, list[Unit]]:
+        """Functions that stand in another branch of an `if` or `try` than the one in `functions`."""
+        return dict(self._others) if self.units else {}
+
+    @cached_property
+    def _others(self) -> dict[str, list[Unit]]:
+        found: dict[str, list[Unit]] = {}
+        return found
+
     def _units(self, node: ast.Module | ast.ClassDef, cls: ClassInfo | None) -> Iterator[Unit]:
         yield Unit(self, cls, BODY, node)
-        for statement in _definitions(node.body):
+        defined: dict[str, list[Unit]] = {}
+        others = self._others if cls is None else cls.others
+        for statement, branching in _definitions(node.body):
             if isinstance(statement, ast.ClassDef):
                 inner = ClassInfo(self, statement.name if cls is None else f"{cls.name}.{statement.name}", statement)
                 self.classes[inner.name] = inner
@@ -160,6 +188,11 @@ class Module:
                 if cls is not None:
                     target = cls.setters if _is_setter(statement) else cls.methods
                     target[statement.name] = unit
+                if not _is_setter(statement):
+                    # One that is defined in any case hides those above it; one in a branch does not.
+                    before = defined.get(statement.name, []) if branching else []
+                    defined[statement.name] = [*before, unit]
+                    others[statement.name] = before
                 yield unit
 
     @cached_property
@@ -173,17 +206,25 @@ class Module:
 
     @cached_property
     def imports(self) -> dict[str, Parts]:
-        found: dict[str, Parts] = {}
+        return {name: origins[0] for name, origins in self.origins.items() if name != "*"}
+
+    @cached_property
+    def origins(self) -> dict[str, list[Parts]]:
+        """Of each imported name all that it may stand for, by `try` or by a function's own import; of '*' modules."""
+        found: dict[str, list[Parts]] = {}
         importing = [number for number, line in enumerate(self.lines, 1) if "import" in line]
         for node in _imports(self.tree, importing):
-            if isinstance(node, ast.Import):
-                for alias in node.names:
+            for alias in node.names:
+                if isinstance(node, ast.Import):
                     parts = tuple(alias.name.split("."))
-                    found[alias.asname or parts[0]] = parts if alias.asname else parts[:1]
-            else:
-                base = self.base_of(node)
-                for alias in node.names:
-                    found[alias.asname or alias.name] = (*base, alias.name)
+                    name, origin = alias.asname or parts[0], parts if alias.asname else parts[:1]
+                elif alias.name == "*":
+                    name, origin = "*", self.base_of(node)
+                else:
+                    name, origin = alias.asname or alias.name, (*self.base_of(node), alias.name)
+                origins = found.setdefault(name, [])
+                if origin not in origins:
+                    origins.append(origin)
         return found
 
     @cached_property
@@ -217,17 +258,19 @@ class Module:
         return own[: max(keep, 0)] + named
 
 
-def _definitions(body: Sequence[ast.stmt]) -> Iterator[Function | ast.ClassDef]:
-    """Also those under `if TYPE_CHECKING:`, `try:` and the like."""
+def _definitions(
+    body: Sequence[ast.stmt], *, branching: bool = False
+) -> Iterator[tuple[Function | ast.ClassDef, bool]]:
+    """Also those under `if TYPE_CHECKING:`, `try:` and the like; whether it is such a one."""
     for statement in body:
         if isinstance(statement, Function | ast.ClassDef):
-            yield statement
+            yield statement, branching
         elif isinstance(statement, ast.If | ast.Try | ast.With):
-            yield from _definitions(statement.body)
-            yield from _definitions(getattr(statement, "orelse", []))
+            yield from _definitions(statement.body, branching=True)
+            yield from _definitions(getattr(statement, "orelse", []), branching=True)
             for handler in getattr(statement, "handlers", []):
-                yield from _definitions(handler.body)
-            yield from _definitions(getattr(statement, "finalbody", []))
+                yield from _definitions(handler.body, branching=True)
+            yield from _definitions(getattr(statement, "finalbody", []), branching=True)
 
 
 def _is_setter(node: Function) -> bool:
@@ -351,7 +394,16 @@ class Project:
                 return module.functions.get(name) or module.classes[name]
         if parts[0] in module.imports:
             return self.absolute((*module.imports[parts[0]], *parts[1:]))
-        return module.classes.get(".".join(parts))
+        return module.classes.get(".".join(parts)) or self._by_star(module, parts)
+
+    def _by_star(self, module: Module, parts: Parts) -> Unit | ClassInfo | Module | None:
+        for base in module.origins.get("*", ()):
+            origin = self.follow(".".join(base))
+            if origin is not None and origin is not module and parts[0] in origin.identifiers:
+                found = self.resolve(origin, parts)
+                if found is not None:
+                    return found
+        return None
 
     def absolute(self, parts: Parts) -> Unit | ClassInfo | Module | None:
         """What a full dotted path stands for."""
