@@ -25,6 +25,7 @@ from fake_gpu.clock import Cancel, Clock
 from fake_gpu.errors import DriverStateError, InvalidValue
 from fake_gpu.fault import Fault, Injection, Injections
 from fake_gpu.gpu import Gpu, Presence, total_and_reserved
+from fake_gpu.history import History
 from fake_gpu.nvml.dispatch import Nvml, Session
 from fake_gpu.process import ComputeType, Death, Process, open_pidfd
 from fake_gpu.profile import Profile, load_profile
@@ -70,6 +71,8 @@ class Driver:
         """Every process that ever held memory, dead ones included."""
         self.deaths: list[Death] = []
         """Every death so far, oldest first, as listeners are told it."""
+        self.history = History()
+        """What the cards were like until now."""
         self.closed = threading.Event()
         self._order: list[Gpu] = []
         self._log = CallLog()
@@ -233,10 +236,11 @@ class Driver:
 
     def set_presence(self, gpu: Gpu, presence: Presence) -> None:
         """What `Gpu.remove`, `.lose` and `.restore` do."""
-        self.sync()
+        now = self.sync()
         with self.lock:
             gpu._presence = presence
             self._enumerate()
+            self.history.presence(now, gpu, presence)
 
     def _enumerate(self) -> None:
         self.enumerated = tuple(gpu for gpu in self._order if gpu.presence_in_model is not Presence.REMOVED)
@@ -323,9 +327,8 @@ class Driver:
             with self.lock:  # checked and taken under one lock: of two threads that want the last memory one gets it
                 if all(gpu.has_room(size, now) for gpu, size in process._held.items()):
                     self.processes.append(process)
-                    for gpu in process._held:
-                        self.enlist(process, gpu)
-                        gpu.changed(now)
+                    for gpu, size in process._held.items():
+                        self.enlist(process, gpu, size, now)
                     break
             try:
                 for gpu, size in process._held.items():
@@ -340,10 +343,12 @@ class Driver:
             process.remember_name()
         return process
 
-    def enlist(self, process: Process, gpu: Gpu) -> None:
-        """Puts a process on a GPU's list. The caller holds the lock."""
+    def enlist(self, process: Process, gpu: Gpu, size: int, now_ns: int) -> None:
+        """Puts a process on a GPU's list, with what it holds from now on. The caller holds the lock."""
         if process not in gpu._holders:
             gpu._holders.append(process)
+        gpu.changed(now_ns)
+        self.history.held(now_ns, gpu, process, size)
 
     def on_death(self, listener: Callable[[Death], object]) -> Cancel:
         """Calls `listener` with a Death for every process that dies from now on. Returns what ends that."""

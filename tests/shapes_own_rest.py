@@ -52,6 +52,13 @@ def load(self):
     while True:
         subprocess.Popen(["x"])
         self._process.terminate()
+--- a wait behind a cache
+def load(self):
+    self._prepare()
+    subprocess.Popen(["x"])
+@functools.lru_cache
+def _prepare(self):
+    self._wait()
 --- lambda never called
 def load(self):
     wait = lambda: self._wait()
@@ -298,10 +305,16 @@ def load(self, mode):
             self._wait(1)
     subprocess.Popen(["x"])
 --- through a decorated helper
+def _logged(function):
+    @functools.wraps(function)
+    def inner(self):
+        log.info("begin")
+        return function(self)
+    return inner
 def load(self):
     self._prepare()
     subprocess.Popen(["x"])
-@functools.lru_cache
+@_logged
 def _prepare(self):
     self._wait()
 """,

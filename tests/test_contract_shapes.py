@@ -11,6 +11,8 @@ import shapes_more
 import shapes_more_rest
 import shapes_own
 import shapes_own_rest
+import shapes_reached
+import shapes_renamed
 from contract_shapes import Shape
 
 from pytest_vramsettle.contracts import Verdict, render
@@ -24,6 +26,8 @@ MODULES = (
     shapes_more,
     shapes_more_rest,
     shapes_corners,
+    shapes_reached,
+    shapes_renamed,
 )
 BAD = [shape for module in MODULES for shape in module.BAD]
 GOOD = [shape for module in MODULES for shape in module.GOOD]

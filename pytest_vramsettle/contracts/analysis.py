@@ -15,8 +15,8 @@ from pytest_vramsettle.contracts.state import Doubt, Place, State
 from pytest_vramsettle.contracts.values import Func, Obj
 
 ROUNDS = 4
-FOLLOWED = frozenset({"__init__", "__enter__", "__exit__", "__aenter__", "__aexit__", "__call__", "__del__"})
-"""Special methods that are walked through where they run; when `__del__` does nobody knows."""
+FOLLOWED = frozenset({"__init__", "__enter__", "__exit__", "__aenter__", "__aexit__", "__call__"})
+"""Special methods that are walked through where they run."""
 
 
 def analyse(scope: Scope, rule: Watching, locks: dict[Parts, str], names: set[str], within: Unit | None) -> Run:
@@ -25,18 +25,15 @@ def analyse(scope: Scope, rule: Watching, locks: dict[Parts, str], names: set[st
     for _ in range(ROUNDS):
         before = {slot: set(values) for slot, values in run.fields.items()}
         rule.reset()
-        for notes in (run.escapes, run.yields, run.joins, run.elsewhere):
-            notes.clear()
+        run.forget()
         run.steps = 0
         _one_round(run, rule, within)
         if {slot: set(values) for slot, values in run.fields.items()} == before:
             break
-        found = {
-            name
-            for (_, name), values in run.fields.items()
-            if any(isinstance(value, Obj) or run.tracks(value) for value in values)
-        }
-        run.relevance.add(found)
+        for (owner, name), values in list(run.fields.items()):
+            if any(isinstance(value, Obj) or run.tracks(value) for value in values):
+                own = isinstance(owner, Obj) and not run.is_family(owner.cls)
+                run.relevance.add([name], owner.cls if own and isinstance(owner, Obj) else None)
         run.forget_slices()
     return run
 
@@ -55,19 +52,41 @@ def _one_round(run: Run, rule: Watching, within: Unit | None) -> None:
             _run_one(run, rule, function, start)
         return
     kept, seen = dict(rule.findings), set(rule.seen)
+    inside = _as_overridden(run, within)
+    methods = {name for cls in run.scope.family() for each in run.mro(cls) for name in each.methods}
     for unit in units:
-        if unit.name == "__init__" and unit is not within:
+        if unit not in inside and (unit.name == "__init__" or _replaces(unit, methods)):
             for function in _entries(run, unit):
                 _run_one(run, rule, function, start)
     rule.findings.clear()
     rule.findings.update(kept)
     rule.seen &= seen
     run.escapes.clear()
-    for function in _entries(run, within, force=True):
-        _run_one(run, rule, function, start)
+    run.regions.clear()
+    for unit in inside:
+        for function in _entries(run, unit):
+            _run_one(run, rule, function, start)
 
 
-def _entries(run: Run, unit: Unit, *, force: bool = False) -> Iterator[Func]:
+def _replaces(unit: Unit, methods: set[str]) -> bool:
+    """Whether it puts something else in the place of a method."""
+    return any(
+        isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store) and node.attr in methods
+        for node in unit.nodes
+    )
+
+
+def _as_overridden(run: Run, within: Unit) -> list[Unit]:
+    """The function, as its other definitions and the subclasses' have it too."""
+    if within.cls is None:
+        return [within, *within.module.others.get(within.name, ())]
+    found = [within, *within.cls.others.get(within.name, ())]
+    for cls in run.scope.family():
+        found += [unit for unit in run.methods(cls, within.name) if unit not in found]
+    return found
+
+
+def _entries(run: Run, unit: Unit) -> Iterator[Func]:
     """The unit as it is called from outside, once for each class that it may be called on."""
     if not isinstance(unit.node, Function):
         return
@@ -81,7 +100,7 @@ def _entries(run: Run, unit: Unit, *, force: bool = False) -> Iterator[Func]:
             own = cls is run.scope.cls or any(
                 other in run.relevance.units or name in run.relevance.names for name, other in cls.methods.items()
             )
-            if (own and run.method(cls, unit.name) is unit) or (own and _reached_by_super(run, cls, unit)):
+            if own and (unit in run.methods(cls, unit.name) or _reached_by_super(run, cls, unit)):
                 owners.append(Obj(cls, ""))
     owners = owners or [Obj(unit.cls, "" if run.is_family(unit.cls) else "root")]
     for owner in owners:
@@ -170,12 +189,19 @@ def doubts(run: Run, rule: Watching, names: set[str], within: Unit | None) -> li
             if unit not in run.inlined:
                 found.append(unclear(place, f"{rule.lock} is held while others run what is between the yields"))
     for unit in run.targets.units:
+        if unit.name == "__del__" and not _may_end_anywhere(run, unit):
+            continue
         if unit.name.startswith("__") and unit.name.endswith("__") and unit.name not in FOLLOWED:
             reason = "it reaches what the contract watches, and operators may run it, which is not followed"
             found.append(unclear(Place.of(unit, unit.node), reason))
     for unit in run.walked | run.inlined:
         found += [unclear(place, "this mention is not understood") for place in _unseen(run, unit, names)]
     return found
+
+
+def _may_end_anywhere(run: Run, unit: Unit) -> bool:
+    """An object of another class may end under the lock; one whose own lock is held does not."""
+    return isinstance(run.rule, HoldRule) and (unit.cls is None or not run.is_family(unit.cls))
 
 
 def unclear(place: Place, reason: str) -> Finding:

@@ -6,10 +6,10 @@ import ast
 import re
 from dataclasses import replace
 
-from pytest_vramsettle.contracts import expressions, functions, locking, managers, outside
+from pytest_vramsettle.contracts import expressions, functions, locking, lookup, managers, outside
 from pytest_vramsettle.contracts.engine import Frame, Keywords, OnYield, Ways
 from pytest_vramsettle.contracts.relevance import COMMON, is_quiet
-from pytest_vramsettle.contracts.source import Unit
+from pytest_vramsettle.contracts.source import ClassInfo, Unit
 from pytest_vramsettle.contracts.state import State, merge
 from pytest_vramsettle.contracts.values import (
     EXT,
@@ -47,14 +47,21 @@ def call(node: ast.Call, state: State, frame: Frame) -> Ways:
     if isinstance(node.func, ast.Attribute) and node.func.attr in _CHANGES and isinstance(node.func.value, ast.Name):
         state = state.changed((frame.number, node.func.value.id))
     for after, callee in expressions.evaluate(node.func, state, frame):
+        frame.run.understood(node, known=_is_known(callee))
         for ready, args, keywords in _arguments(node, after, frame):
             frame.run.step(frame, node, 1)
             ways += apply(callee, args, keywords, ready, frame, node)
     return ways
 
 
+def _is_known(callee: Value) -> bool:
+    if isinstance(callee, Path):
+        return isinstance(callee.root, Ext)
+    return not isinstance(callee, Unknown | Result | Answer | Const | Seq)
+
+
 def _arguments(node: ast.Call, state: State, frame: Frame) -> list[tuple[State, tuple[Value, ...], Keywords]]:
-    plain = [each.value if isinstance(each, ast.Starred) else each for each in node.args]
+    plain = list(node.args)
     named = [keyword.value for keyword in node.keywords]
     found = []
     entering = isinstance(node.func, ast.Attribute) and node.func.attr in ("enter_context", "enter_async_context")
@@ -106,6 +113,8 @@ def apply(
         if unit is not None:
             return apply(replace(_plain(unit), bound=(callee,)), args, keywords, state, frame, node)
     if isinstance(callee, Path):
+        if callee.attrs[-1:] in (("set",), ("clear",)):
+            state = frame.run.touched(Path(callee.root, callee.attrs[:-1]), state, frame.place(node))
         if isinstance(callee.root, Ext):
             known = outside.known_call(callee, args, keywords, state, frame, node)
             if known is not None:
@@ -197,7 +206,10 @@ def _body(
             state = state.doubted(frame.place(node), "its decorator is not of this project, and may not call it")
         if on_yield is not None or functions.worth_walking(callee, args, keywords, run):
             ways = functions.invoke(callee, args, keywords, state, frame, node, on_yield)
+            if callee.node is callee.unit.node and lookup.has_decorator(callee.unit, lookup.CACHES):
+                ways.append((state.doubted(frame.place(node), "its answer may be kept from an earlier call"), UNKNOWN))
             return ways if callee.sure else [*ways, (state, UNKNOWN)]
+        run.skip(callee.unit, node)
         frame.raises(state.age(run.lasting), node)
         return [(state.age(run.lasting), UNKNOWN)]
     if isinstance(callee, ClassVal):
@@ -221,14 +233,23 @@ def _maybe_ours(
     return [*ways, *apply(replace(_plain(unit), bound=(Obj(cls, ""),)), args, keywords, doubted, frame, node)]
 
 
+def _instance(cls: ClassInfo, frame: Frame, node: ast.AST) -> Obj:
+    """One that a method of the same class makes is another object than its own."""
+    if frame.run.is_family(cls):
+        me = frame.me
+        return Obj(cls, "other" if isinstance(me, Obj) and frame.run.is_family(me.cls) else "")
+    return Obj(cls, f"{getattr(node, 'lineno', 0)}:{getattr(node, 'col_offset', 0)}")
+
+
 def construct(
     callee: ClassVal, args: tuple[Value, ...], keywords: Keywords, state: State, frame: Frame, node: ast.AST
 ) -> Ways:
     """An instance of a class of the project."""
     run, cls = frame.run, callee.cls
-    family = run.is_family(cls)
-    made = Obj(cls, "" if family else f"{getattr(node, 'lineno', 0)}:{getattr(node, 'col_offset', 0)}")
+    made = _instance(cls, frame, node)
     unit = run.method(cls, "__init__")
+    for other in run.makers(cls):
+        run.skip(other, node)
     if unit is None:
         for name, value in (*zip(functions.fields_in_order(cls), args, strict=False), *keywords):
             if not isinstance(value, Const) and value != UNKNOWN:
@@ -238,6 +259,7 @@ def construct(
     function = replace(_plain(unit), bound=(made,))
     if functions.worth_walking(function, args, keywords, run) or any(isinstance(value, Obj) for value in args):
         return [(after, made) for after, _ in functions.invoke(function, args, keywords, state, frame, node)]
+    run.skip(unit, node)
     frame.raises(state, node)
     return [(state.age(run.lasting), made)]
 
@@ -269,25 +291,38 @@ def run_deferred(value: Deferred, state: State, frame: Frame, node: ast.AST, pas
     if value.kind == "acquire":
         return locking.acquired_late(value, state, frame, node)
     if value.kind == "gather":
-        states = [state]
-        for item in value.args:
-            if isinstance(item, Deferred):
-                states = merge(after for each in states for after, _ in run_deferred(item, each, frame, node))
+        states = _together([item for item in value.args if isinstance(item, Deferred)], state, frame, node)
         for each in states:
             frame.raises(each, node)
         return [(each, UNKNOWN) for each in states]
+    if value.kind == "genexp" and isinstance(value.callee, Func):
+        return functions.invoke(value.callee, (), (), state, frame, node)
     if value.kind in ("coroutine", "generator", "manager"):
         on_yield = passing or (lambda back, item, inner, where: [back])
         return perform(value.callee, value.args, value.keywords, state, frame, node, on_yield)
     if value.kind == "map":
-        ran = [after for after, _ in apply(value.callee, value.args, (), state, frame, node)]
-        return [(each, UNKNOWN) for each in merge([state, *ran])]
+        seen, ran = [state], [state]
+        for item in value.args:
+            ran = merge(after for each in ran for after, _ in apply(value.callee, (item,), (), each, frame, node))
+            seen += ran
+        return [(each, UNKNOWN) for each in merge(seen)]
     if isinstance(value.callee, Deferred):
         return run_deferred(value.callee, state, frame, node)
     ways: Ways = []
     for after, result in apply(value.callee, value.args, value.keywords, state, frame, node):
         ways += run_deferred(result, after, frame, node) if isinstance(result, Deferred) else [(after, result)]
     return ways
+
+
+def _together(items: list[Deferred], state: State, frame: Frame, node: ast.AST) -> list[State]:
+    """Any of them may come first."""
+    ended: list[State] = []
+    for first in items:
+        states = [state]
+        for item in (first, *(other for other in items if other is not first)):
+            states = merge(after for each in states for after, _ in run_deferred(item, each, frame, node))
+        ended += states
+    return merge(ended) if items else [state]
 
 
 def explore(value: Deferred, state: State, frame: Frame, node: ast.AST) -> None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import ast
 
-from pytest_vramsettle.contracts import expressions
+from pytest_vramsettle.contracts import calls, expressions
 from pytest_vramsettle.contracts.engine import Frame
 from pytest_vramsettle.contracts.state import State, merge
-from pytest_vramsettle.contracts.values import UNKNOWN, Seq, Value
+from pytest_vramsettle.contracts.values import UNKNOWN, Deferred, Func, Seq, Value
 
 Comprehension = ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp
 
@@ -18,10 +18,24 @@ def comprehension(node: Comprehension, state: State, frame: Frame) -> list[tuple
 
 
 def generator(node: ast.GeneratorExp, state: State, frame: Frame) -> list[tuple[State, Value]]:
-    """Taken to be iterated there and then as far as danger goes, and not at all as far as merit does."""
+    """One that does what the contract watches runs where it is used up.
+
+    Another is taken to be iterated there and then as far as danger goes, and not at all as far as merit does.
+    """
+    made = Func(frame.unit, node, closure=(frame.number, *frame.closure))
+    if frame.run.carries(made):
+        frame.run.lambdas.add(id(node))
+        return [(state, Deferred("genexp", made))]
     ran = _walk(node, 0, [state], frame)
     reason = "whether this generator expression is iterated is not followed"
     return [(after.doubted(frame.place(node), reason), UNKNOWN) for after in merge([*ran, state])]
+
+
+def consume(made: Func, state: State, inner: Frame) -> list[tuple[State, Value]]:
+    """Runs to its end a generator expression that was made before."""
+    if not isinstance(made.node, ast.GeneratorExp):
+        raise TypeError(f"{made.node!r} is no generator expression")
+    return [(after, UNKNOWN) for after in _walk(made.node, 0, [state], inner)]
 
 
 def _walk(node: Comprehension, level: int, states: list[State], frame: Frame) -> list[State]:
@@ -37,6 +51,10 @@ def _walk(node: Comprehension, level: int, states: list[State], frame: Frame) ->
     found: list[State] = []
     for state in states:
         for after, iterable in expressions.evaluate(part.iter, state, frame):
+            if isinstance(iterable, Deferred):
+                ran = [each for each, _ in calls.run_deferred(iterable, after, frame, part.iter)]
+                found += [end for each in merge([after, *ran]) for end in _rounds(node, level, each, None, frame)]
+                continue
             items = iterable.items if isinstance(iterable, Seq) and iterable.keys is None else None
             found += _rounds(node, level, after, items, frame)
     return merge(found)

@@ -9,17 +9,20 @@ from dataclasses import dataclass, field
 
 from pytest_vramsettle.contracts.patterns import Pattern, Sure
 from pytest_vramsettle.contracts.relevance import Relevance, Slice
-from pytest_vramsettle.contracts.source import ClassInfo, Function, Module, Parts, Project, Unit
+from pytest_vramsettle.contracts.source import ClassInfo, Function, Module, Parts, Project, Unit, dotted
 from pytest_vramsettle.contracts.state import MANY, Place, Slot, State
+from pytest_vramsettle.contracts.uses import Region
 from pytest_vramsettle.contracts.values import (
     EXT,
     UNKNOWN,
     Answer,
+    ClassVal,
     Const,
     Deferred,
     Func,
     Lock,
     LockMethod,
+    Method,
     Obj,
     Partial,
     Path,
@@ -31,7 +34,8 @@ from pytest_vramsettle.contracts.values import (
 
 MOST_STEPS = 12_000
 """From one function; a step is a statement in one state."""
-MOST_OF_ALL = 120_000
+MOST_OF_ALL = 25_000
+"""From all functions together: where so much was followed in vain, more of it would tell no more."""
 MOST_STATES = 400
 DEEPEST = 14
 
@@ -128,6 +132,14 @@ class Rule:
         """An attribute was assigned."""
         return state
 
+    def watches(self, states: Iterable[State]) -> bool:
+        """Whether what runs now may do what the contract forbids."""
+        return True
+
+    def touched(self, role: str, state: State, place: Place) -> State:
+        """What the call of `role` is made on was replaced, or changed."""
+        return state
+
     def left(self, run: Run, egress: Exit) -> None:
         """A path has left the function that the analysis began with."""
 
@@ -202,7 +214,8 @@ class Run:
         self.hot_names = {pattern.parts[-1] for pattern in rule.patterns.values()}
         self.texts = self.hot_names | {path[-1] for path in locks}
         targets = {name for pattern in rule.patterns.values() for name in pattern.names}
-        self.targets = Relevance(scope.modules, targets, self._related, home)
+        self.targets = Relevance(scope.modules, targets, self._related, home, makers=False)
+        self._owners = {pattern.parts[:-1] for pattern in rule.patterns.values() if len(pattern.parts) > 1}
         self.fields: dict[Slot, dict[Value, None]] = {}
         self.escapes: dict[Escape, None] = {}
         self.inlined: set[Unit] = set()
@@ -214,6 +227,11 @@ class Run:
         self.yields: dict[Place, Unit] = {}
         self.joins: dict[Place, Unit] = {}
         self.awaited: set[int] = set()
+        self.regions: dict[int, Region] = {}  # code in which the rule watches, by its node
+        self.known: set[int] = set()  # calls and attributes of which it was clear what they are
+        self.unknown: set[int] = set()  # and those of which it was not, at least once
+        self.skipped: dict[int, dict[Unit, None]] = {}  # what a call was known to be, and was not walked through
+        self.lambdas: set[int] = set()
         self.async_locks = any(_is_async_lock(module, locks) for module in scope.modules)
         self.steps = 0
         self.all_steps = 0
@@ -258,8 +276,49 @@ class Run:
             order = order[order.index(after) + 1 :]
         return next((each.methods[name] for each in order if name in each.methods), None)
 
+    def methods(self, cls: ClassInfo, name: str) -> list[Unit]:
+        """All that it may be: one that is defined in each branch of an `if` or `try` is several."""
+        owner = next((each for each in self.mro(cls) if name in each.methods), None)
+        return [] if owner is None else [owner.methods[name], *owner.others.get(name, ())]
+
+    def makers(self, cls: ClassInfo) -> list[Unit]:
+        """What else than `__init__` may run where an object of the class is made."""
+        found = [*self.methods(cls, "__new__"), *self.methods(cls, "__post_init__")]
+        for each in self.mro(cls):
+            for keyword in each.node.keywords:
+                parts = dotted(keyword.value) if keyword.arg == "metaclass" else ()
+                kind = self.project.resolve(each.module, parts) if parts else None
+                found += self.methods(kind, "__call__") if isinstance(kind, ClassInfo) else []
+        return found
+
     def setter(self, cls: ClassInfo, name: str) -> Unit | None:
         return next((each.setters[name] for each in self.mro(cls) if name in each.setters), None)
+
+    def touched(self, path: Path, state: State, place: Place) -> State:
+        """Something was assigned to this path, or done to what it stands for."""
+        for role, pattern in self.rule.patterns.items():
+            if len(pattern.parts) > 1 and path.attrs == pattern.parts[:-1]:
+                state = self.rule.touched(role, state, place)
+        return state
+
+    def enter(self, node: ast.AST, states: Iterable[State], frame: Frame, *, whole: bool) -> None:
+        """Notes code in which the rule watches."""
+        if id(node) not in self.regions and self.rule.watches(states):
+            self.regions[id(node)] = Region(frame.unit, node, whole)
+
+    def understood(self, node: ast.AST, *, known: bool) -> None:
+        (self.known if known else self.unknown).add(id(node))
+
+    def skip(self, unit: Unit, node: ast.AST) -> None:
+        """A function that is not walked through, as nothing in it is of interest by its names."""
+        self.skipped.setdefault(id(node), {})[unit] = None
+
+    def forget(self) -> None:
+        """What was noted in an earlier round."""
+        for notes in (self.escapes, self.yields, self.joins, self.elsewhere):
+            notes.clear()
+        for kept in (self.regions, self.known, self.unknown, self.skipped, self.lambdas):
+            kept.clear()
 
     def step(self, frame: Frame, node: ast.AST, states: int) -> None:
         self.steps += states
@@ -270,7 +329,15 @@ class Run:
 
     def matches(self, value: Value, *, call: bool = True) -> list[tuple[str, Sure]]:
         """The roles that a callee (or a path written to) plays."""
-        found = []
+        if isinstance(value, ClassVal):
+            bases = [base for cls in self.mro(value.cls) for base in cls.outside_bases]
+            values: list[Value] = [value, *(Path(EXT, base) for base in bases)]
+            inherited = (role for each in values for role in self._roles(each, call))
+            return list(dict.fromkeys(inherited))
+        return self._roles(value, call)
+
+    def _roles(self, value: Value, call: bool) -> list[tuple[str, Sure]]:
+        found: list[tuple[str, Sure]] = []
         for role, pattern in self.rule.patterns.items():
             sure = pattern.match(value, self.is_family) if pattern.is_call == call else None
             if sure:
@@ -281,7 +348,7 @@ class Run:
         """Whether there is something in it that is worth remembering."""
         return any(
             isinstance(part, Lock | LockMethod | Func | Deferred | Partial)
-            or (isinstance(part, Path) and bool(self.matches(part)))
+            or (isinstance(part, Path) and (part.attrs in self._owners or bool(self.matches(part))))
             for part in parts_of(value)
         )
 
@@ -319,7 +386,7 @@ class Run:
 
     def keep_field(self, slot: Slot, value: Value, state: State) -> None:
         """An attribute or global that other functions will find: what it may hold, and the names that lead there."""
-        tracked = isinstance(value, Obj | Stack) or self.tracks(value)
+        tracked = isinstance(value, Obj | Stack | Method) or self.tracks(value) or self._hides(slot)
         if not tracked and slot not in self.fields:
             return
         if isinstance(value, Answer):
@@ -333,6 +400,11 @@ class Run:
         for (owner, name), item in state.store.items():
             if owner in held and item not in self.fields.get((owner, name), ()):
                 self.keep_field((owner, name), item, state)
+
+    def _hides(self, slot: Slot) -> bool:
+        """Whether it takes the place of a method that matters."""
+        owner, name = slot
+        return isinstance(owner, Obj) and any(unit in self.relevance.units for unit in self.methods(owner.cls, name))
 
     def fields_of(self, slot: Slot) -> list[Value]:
         return list(self.fields.get(slot, ()))

@@ -62,8 +62,10 @@ def _cold_value(node: ast.expr, state: State, frame: Frame) -> Value:
     module = frame.unit.module
     if len(parts) < 1 or parts[0] not in module.imports or parts[0] in frame.locals:
         return UNKNOWN
-    path = Path(EXT, (*module.imports[parts[0]], *parts[1:]))
-    return Result(path, frame.run.rule.is_late(state))
+    values = lookup.global_name(parts[0], module, frame.run)
+    if len(values) != 1 or not isinstance(values[0], Path) or values[0].root != EXT:
+        return UNKNOWN
+    return Result(Path(EXT, (*values[0].attrs, *parts[1:])), frame.run.rule.is_late(state))
 
 
 def evaluate_all(nodes: Sequence[ast.expr], state: State, frame: Frame) -> list[tuple[State, tuple[Value, ...]]]:
@@ -269,8 +271,8 @@ def _conditional(node: ast.IfExp, state: State, frame: Frame) -> Ways:
 
 def _compare(node: ast.Compare, state: State, frame: Frame) -> Ways:
     ways: Ways = []
-    for after, values in evaluate_all([node.left, *node.comparators], state, frame):
-        if len(values) == 2:
+    for after, values in _compared_parts(node, state, frame):
+        if len(node.ops) == 1:
             known = _compared(node.ops[0], values[0], values[1])
             if known is not None:
                 marked = any(isinstance(value, Answer) for value in values)
@@ -280,6 +282,16 @@ def _compare(node: ast.Compare, state: State, frame: Frame) -> Ways:
             after = after.doubted(frame.place(node), "what becomes of the answer is not followed")
         ways.append((after, UNKNOWN))
     return ways
+
+
+def _compared_parts(node: ast.Compare, state: State, frame: Frame) -> list[tuple[State, tuple[Value, ...]]]:
+    """`a < b < c` does not come to `c` where `a < b` is false."""
+    going = evaluate_all([node.left, node.comparators[0]], state, frame)
+    ended: list[tuple[State, tuple[Value, ...]]] = []
+    for each in node.comparators[1:]:
+        ended += going
+        going = [(after, (value,)) for before, _ in going for after, value in evaluate(each, before, frame)]
+    return [*ended, *going]
 
 
 def _compared(operator: ast.cmpop, left: Value, right: Value) -> bool | None:
@@ -303,8 +315,18 @@ def _named(node: ast.NamedExpr, state: State, frame: Frame) -> Ways:
 
 
 def _sequence(node: ast.Tuple | ast.List | ast.Set, state: State, frame: Frame) -> Ways:
-    plain = [item.value if isinstance(item, ast.Starred) else item for item in node.elts]
-    return [(after, Seq(values)) for after, values in evaluate_all(plain, state, frame)]
+    return [(after, Seq(values)) for after, values in evaluate_all(node.elts, state, frame)]
+
+
+def _starred(node: ast.Starred, state: State, frame: Frame) -> Ways:
+    """`*generator` uses it up."""
+    ways: Ways = []
+    for after, value in evaluate(node.value, state, frame):
+        if isinstance(value, Deferred) and value.kind in ("generator", "genexp", "map"):
+            ways += calls.run_deferred(value, after, frame, node)
+        else:
+            ways.append((after, value))
+    return ways
 
 
 def _dictionary(node: ast.Dict, state: State, frame: Frame) -> Ways:
@@ -328,6 +350,7 @@ def _subscript(node: ast.Subscript, state: State, frame: Frame) -> Ways:
 
 
 def _lambda(node: ast.Lambda, state: State, frame: Frame) -> Ways:
+    frame.run.lambdas.add(id(node))
     return [(state, Func(frame.unit, node, closure=(frame.number, *frame.closure)))]
 
 
@@ -384,7 +407,7 @@ def _generator(node: ast.GeneratorExp, state: State, frame: Frame) -> Ways:
 
 Handler = Callable[[Any, State, Frame], Ways]
 
-_ALWAYS = (ast.Name, ast.Constant, ast.Attribute, ast.Yield, ast.YieldFrom)
+_ALWAYS = (ast.Name, ast.Constant, ast.Attribute, ast.Lambda, ast.Yield, ast.YieldFrom)
 
 _HANDLERS: dict[type[ast.expr], Handler] = {
     ast.Name: _name,
@@ -398,6 +421,7 @@ _HANDLERS: dict[type[ast.expr], Handler] = {
     ast.Tuple: _sequence,
     ast.List: _sequence,
     ast.Set: _sequence,
+    ast.Starred: _starred,
     ast.Dict: _dictionary,
     ast.Subscript: _subscript,
     ast.Lambda: _lambda,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 from dataclasses import replace
 
-from pytest_vramsettle.contracts import expressions, lookup, statements
+from pytest_vramsettle.contracts import comprehensions, expressions, lookup, statements
 from pytest_vramsettle.contracts.engine import DEEPEST, Exit, Frame, Keywords, OnYield, Run, TooMuch, Ways, scope_names
 from pytest_vramsettle.contracts.source import ClassInfo, Function, Unit, dotted
 from pytest_vramsettle.contracts.state import Place, State, merge
@@ -54,7 +54,7 @@ def enter(run: Run, function: Func, frame: Frame | None, node: ast.AST) -> Frame
 
 def worth_walking(function: Func, args: tuple[Value, ...], keywords: Keywords, run: Run) -> bool:
     """Whether anything of interest can happen in it: by its text, by what it gets, or by what is around it."""
-    if function.unit in run.relevance.units:
+    if function.unit in run.relevance.units or function.closure:
         return True
     given = (*args, *(value for _, value in keywords), *function.bound[1:])
     owners = {pattern.parts[:-1] for pattern in run.rule.patterns.values()}
@@ -93,6 +93,8 @@ def invoke(
 def _walk(function: Func, state: State, inner: Frame) -> Ways:
     if isinstance(function.node, ast.Lambda):
         ended = expressions.evaluate(function.node.body, state, inner)
+    elif isinstance(function.node, ast.GeneratorExp):
+        ended = comprehensions.consume(function, state, inner)
     else:
         ended = [(after, NONE) for after in statements.block(function.node.body, [state], inner)]
     ended += [(egress.state, egress.value) for egress in inner.sink if egress.kind == "return"]
@@ -119,7 +121,7 @@ def bind_arguments(
     function: Func, args: tuple[Value, ...], keywords: Keywords, state: State, inner: Frame
 ) -> list[State]:
     """Parameters of which something is known get it; default values are evaluated."""
-    spec = function.node.args
+    spec = function.parameters
     named = [each.arg for each in (*spec.posonlyargs, *spec.args)]
     given: dict[str, Value] = {}
     values = (*function.bound, *args)
@@ -149,14 +151,39 @@ def _with_defaults(spec: ast.arguments, given: dict[str, Value], state: State, i
     pairs = list(zip(positional[len(positional) - len(spec.defaults) :], spec.defaults, strict=True))
     pairs += [(name, value) for name, value in zip(spec.kwonlyargs, spec.kw_defaults, strict=True) if value is not None]
     for parameter, default in pairs:
-        if parameter.arg not in given and isinstance(default, ast.Constant) and inner.chain:
-            state = state.put((inner.number, parameter.arg), Const(default.value))
+        if parameter.arg in given:
+            continue
+        if isinstance(default, ast.Constant):
+            state = state.put((inner.number, parameter.arg), Const(default.value)) if inner.chain else state
+            continue
+        value = _default(default, state, inner)
+        if value != UNKNOWN:
+            inner.slice.grow([parameter.arg])
+            state = state.put((inner.number, parameter.arg), value)
     return [state]
+
+
+def default_slot(default: ast.expr) -> tuple[str, str]:
+    """Where a default value of a nested function is kept from its definition on."""
+    return "default", str(id(default))
+
+
+def _default(default: ast.expr, state: State, inner: Frame) -> Value:
+    """Of interest only where it is a lock or a callable that is watched, by whatever name."""
+    run, unit = inner.run, inner.unit
+    kept = state.get(default_slot(default))
+    if kept is not None:
+        return kept
+    if inner.node is not unit.node or not inner.slice.is_hot(default):
+        return UNKNOWN
+    around = Frame(run, unit, unit.module.tree, 0, inner.slice)
+    value = expressions.evaluate(default, state, around)[0][1]
+    return value if run.tracks(value) else UNKNOWN
 
 
 def _add_annotated(function: Func, given: dict[str, Value], inner: Frame) -> None:
     """A parameter that is annotated with a class of the project, in a call from outside."""
-    spec = function.node.args
+    spec = function.parameters
     for parameter in (*spec.posonlyargs, *spec.args, *spec.kwonlyargs):
         if parameter.arg in given or parameter.annotation is None:
             continue
@@ -215,7 +242,13 @@ def _decorate(decorator: ast.expr, value: Value, function: Func, state: State, f
     around.sink = frame.sink
     ways: Ways = []
     parts = dotted(decorator.func if isinstance(decorator, ast.Call) else decorator)
-    named = lookup.global_name(parts[0], function.unit.module, run) if parts else []
+    if frame.number in function.closure[:1]:  # defined in this very function
+        around, named = frame, lookup.look_up(parts[0], state, frame) if parts else []
+    elif parts and function.unit.cls is not None and parts[0] in function.unit.cls.methods:
+        around.node = function.unit.cls.node
+        named = lookup.look_up(parts[0], state, around)
+    else:
+        named = lookup.global_name(parts[0], function.unit.module, run) if parts else []
     if not any(isinstance(each, Func | ClassVal | ModuleVal) for each in named):
         # Not the project's: it is taken to call the function, once.
         return [(state, replace(value, sure=False) if isinstance(value, Func) else value)]
@@ -236,7 +269,7 @@ def run_root(run: Run, function: Func, state: State) -> list[Exit]:
     inner = enter(run, function, None, function.node)
     ended: list[Exit] = []
     for bound in bind_arguments(function, (), (), state, inner):
-        if isinstance(function.node, ast.Lambda):
+        if not isinstance(function.node, Function):
             continue
         after = statements.block(function.node.body, [bound], inner)
         ended += [Exit("end", state, _end_of(function, inner)) for state in after]
@@ -274,8 +307,7 @@ def touches_locks(value: Value, run: Run) -> bool:
 
 def nested(node: Function, frame: Frame) -> Func:
     """A function that is defined in another one."""
-    names = {dotted(each)[-1:] for each in node.decorator_list}
-    manager = any(name in {(each,) for each in lookup.WRAPPED} for name in names)
+    manager = any(dotted(each)[-1:] in {(name,) for name in lookup.WRAPPED} for each in node.decorator_list)
     return Func(frame.unit, node, closure=(frame.number, *frame.closure), manager=manager)
 
 

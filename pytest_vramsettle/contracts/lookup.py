@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ast
 import builtins
+from dataclasses import replace
 
 from pytest_vramsettle.contracts import functions
+from pytest_vramsettle.contracts.aliases import FOREIGN
 from pytest_vramsettle.contracts.engine import Frame, Run, Ways, builtin
 from pytest_vramsettle.contracts.source import ClassInfo, Function, Module, Parts, Unit, dotted
 from pytest_vramsettle.contracts.state import State
@@ -31,6 +33,7 @@ from pytest_vramsettle.contracts.values import (
 
 WRAPPED = frozenset({"contextmanager", "asynccontextmanager"})
 PROPERTIES = frozenset({"property", "cached_property", "functools.cached_property", "abstractproperty"})
+CACHES = frozenset({"lru_cache", "cache"})
 TRANSPARENT = frozenset(
     {"staticmethod", "classmethod", "abstractmethod", "override", "overload", "final", "wraps", "lru_cache", "cache"}
 )
@@ -52,7 +55,7 @@ def look_up(name: str, state: State, frame: Frame) -> list[Value]:
         kept = frame.run.fields_of((number, name))
         if kept:
             return kept
-    if name in frame.locals:
+    if name in frame.locals and not isinstance(frame.node, ast.Module):
         return [Path(Local(frame.number, name), ())]
     if frame.closure and name in functions.local_names(frame.unit.node):
         return [Path(Local(frame.closure[-1], name), ())]
@@ -65,8 +68,12 @@ def global_name(name: str, module: Module, run: Run) -> list[Value]:
     kept = run.fields_of((module.name, name))
     if kept:
         return kept
-    if module.units and (name in module.functions or name in module.classes or name in module.imports):
-        return [_resolved(run, module, (name,), module.imports.get(name, (name,)))]
+    if module.units and (name in module.functions or name in module.classes):
+        return [*_project_value(run.project.resolve(module, (name,))), *_others(module, name)]
+    if name in module.imports:
+        return list(dict.fromkeys(value for origin in module.origins[name] for value in _imported(run, module, origin)))
+    if "*" in module.origins and (found := run.project.resolve(module, (name,))) is not None:
+        return _project_value(found)
     if hasattr(builtins, name):
         return [builtin(name)]
     return [Path(UNKNOWN, (name,))]
@@ -74,24 +81,32 @@ def global_name(name: str, module: Module, run: Run) -> list[Value]:
 
 def _is_lock_here(name: str, module: Module, run: Run) -> bool:
     if module is run.scope.module:
-        return name not in module.imports or run.scope.cls is None
+        return name not in module.imports or run.scope.cls is None or run.locks[(name,)] != name
     parts = module.imports.get(name)
     return parts is not None and ".".join(parts[:-1]) == run.scope.module.name
 
 
-def _resolved(run: Run, module: Module, parts: Parts, outside: Parts) -> Value:
-    found = run.project.resolve(module, parts)
+def _imported(run: Run, module: Module, origin: Parts) -> list[Value]:
+    found = run.project.absolute(origin)
+    if found is not None:
+        others = _others(found.module, found.name) if isinstance(found, Unit) and found.cls is None else []
+        return [*_project_value(found), *others]
+    source = run.project.follow(".".join(origin[:-1])) if len(origin) > 1 else None
+    if source is not None and source is not module:
+        return global_name(origin[-1], source, run)
+    return [Path(EXT, origin)]
+
+
+def _project_value(found: Unit | ClassInfo | Module | None) -> list[Value]:
     if isinstance(found, Unit):
-        return function_value(found)
+        return [function_value(found)]
     if isinstance(found, ClassInfo):
-        return ClassVal(found)
-    if isinstance(found, Module):
-        return ModuleVal(found)
-    origin = run.project.follow(".".join(outside[:-1])) if len(outside) > 1 else None
-    if origin is not None:
-        values = global_name(outside[-1], origin, run) if origin is not module else []
-        return values[0] if len(values) == 1 else Path(EXT, outside)
-    return Path(EXT, outside)
+        return [ClassVal(found)]
+    return [] if found is None else [ModuleVal(found)]
+
+
+def _others(module: Module, name: str) -> list[Value]:
+    return [function_value(unit) for unit in module.others.get(name, ())]
 
 
 def function_value(unit: Unit) -> Func:
@@ -105,11 +120,17 @@ def function_value(unit: Unit) -> Func:
 
 def has_decorator(unit: Unit, names: frozenset[str]) -> bool:
     node = unit.node
-    return isinstance(node, Function) and any((dotted(each) or ("",))[-1] in names for each in node.decorator_list)
+    return isinstance(node, Function) and any(
+        (dotted(each.func if isinstance(each, ast.Call) else each) or ("",))[-1] in names
+        for each in node.decorator_list
+    )
 
 
 def attribute(owner: Value, name: str, state: State, frame: Frame, node: ast.AST) -> Ways:
     """All that `owner.name` may stand for; a property runs."""
+    surely = isinstance(owner, Obj | Super | ClassVal | ModuleVal | Lock | Seq | Const | Func | LockMethod)
+    if not isinstance(node, ast.Call):
+        frame.run.understood(node, known=surely or (isinstance(owner, Path) and owner.root == EXT))
     if isinstance(owner, Obj):
         return _of_object(owner, name, state, frame, node)
     if isinstance(owner, Super):
@@ -148,22 +169,42 @@ def _of_object(owner: Obj, name: str, state: State, frame: Frame, node: ast.AST)
     if run.is_family(owner.cls) and (name,) in run.locks:
         # Two objects of the class have two locks: only the contract's own is surely the one that is meant.
         return [(state, Lock(run.locks[(name,)], sure=owner.site != "other"))]
+    if (FOREIGN, name) in run.locks:
+        return [(state, Lock(run.locks[FOREIGN, name], sure=False))]
     value = state.get((owner, name))
     if value is not None:
         return [(state, value)]
-    unit = run.method(owner.cls, name)
-    if unit is not None:
-        ways = _member(unit, owner, state, frame, node)
-        if functions.is_plain(unit):  # an attribute of that name hides it, a property it does not
+    units = run.methods(owner.cls, name)
+    if units:
+        ways = [way for unit in units for way in _member(unit, owner, state, frame, node)]
+        if functions.is_plain(units[0]):  # an attribute of that name hides it, a property it does not
             ways += [(state, kept) for kept in run.fields_of((owner, name))]
+            ways += [
+                way for value in _of_bodies(run, owner.cls, name) for way in _got(value, owner, state, frame, node)
+            ]
         return ways
-    kept = run.fields_of((owner, name)) or [
-        functions.bind(value, owner)
-        for cls in run.mro(owner.cls)
-        for value in run.fields_of((f"{cls.module.name}.{cls.name}", name))
-    ]
-    if kept:
-        return [(state.put((owner, name), value), value) if len(kept) > 1 else (state, value) for value in kept]
+    kept = run.fields_of((owner, name))
+    if not kept:
+        made = _of_bodies(run, owner.cls, name)
+        return [way for value in made for way in _got(value, owner, state, frame, node)] or _not_kept(
+            owner, name, state, run
+        )
+    return [(state.put((owner, name), value), value) if len(kept) > 1 else (state, value) for value in kept]
+
+
+def _of_bodies(run: Run, cls: ClassInfo, name: str) -> list[Value]:
+    """What class bodies, and those who patch classes, assign to it."""
+    return [value for each in run.mro(cls) for value in run.fields_of((f"{each.module.name}.{each.name}", name))]
+
+
+def _got(value: Value, owner: Obj, state: State, frame: Frame, node: ast.AST) -> Ways:
+    """A value of a class, fetched through an instance: a function is bound, `property(f)` runs it."""
+    if isinstance(value, Method) and value.name == "property" and isinstance(value.owner, Func):
+        return functions.invoke(replace(value.owner, bound=(owner,)), (), (), state, frame, node)
+    return [(state, functions.bind(value, owner))]
+
+
+def _not_kept(owner: Obj, name: str, state: State, run: Run) -> Ways:
     inner = next((base for base in run.mro(owner.cls) if f"{base.name}.{name}" in base.module.classes), None)
     if inner is not None:
         return [(state, ClassVal(inner.module.classes[f"{inner.name}.{name}"]))]
@@ -175,8 +216,13 @@ def _member(unit: Unit, owner: Obj, state: State, frame: Frame, node: ast.AST) -
     function = function_value(unit)
     if has_decorator(unit, PROPERTIES):
         if unit not in frame.run.relevance.units:
+            frame.run.skip(unit, node)
             return [(state, Path(owner, (unit.name,)))]
-        return functions.invoke(Func(unit, function.node, (owner,)), (), (), state, frame, node)
+        ways = functions.invoke(Func(unit, function.node, (owner,)), (), (), state, frame, node)
+        if has_decorator(unit, frozenset({"cached_property"})):
+            doubted = state.doubted(frame.place(node), "its value may be kept from an earlier look")
+            ways.append((doubted, Path(owner, (unit.name,))))
+        return ways
     if has_decorator(unit, frozenset({"staticmethod"})):
         return [(state, function)]
     first: Value = ClassVal(owner.cls) if has_decorator(unit, frozenset({"classmethod"})) else owner

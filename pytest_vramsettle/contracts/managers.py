@@ -45,6 +45,7 @@ def _item(node: ast.With | ast.AsyncWith, index: int, states: list[State], frame
     if index == len(node.items):
         return statements.block(node.body, states, frame)
     item = node.items[index]
+    frame.run.enter(item, states, frame, whole=True)
     grouped: dict[Value, list[State]] = {}
     for state in states:
         for after, value in entered(item.context_expr, state, frame):
@@ -79,6 +80,7 @@ def entered(node: ast.expr, state: State, frame: Frame) -> Ways:
 def around(value: Value, state: State, frame: Frame, node: ast.AST, body: Callable[[Ways], list[State]]) -> list[State]:
     """Enters the manager, runs the body, leaves it."""
     run = frame.run
+    run.understood(node, known=True)
     if isinstance(value, Lock):
         taken = run.acquire(value, state, frame, node)
         return closing(
@@ -107,6 +109,7 @@ def around(value: Value, state: State, frame: Frame, node: ast.AST, body: Callab
             body,
             lambda after, egress: [(each, False) for each, _ in run.rule.done(run, role, after, place, UNKNOWN)],
         )
+    run.understood(node, known=False)
     run.escape(value, frame.place(node), "is entered as a manager that this analysis does not know")
     frame.raises(state, node)
     return body([(state.age(run.lasting), value if isinstance(value, Path | Partial) else UNKNOWN)])

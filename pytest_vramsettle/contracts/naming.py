@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import unicodedata
 from collections.abc import Iterator
 
 from pytest_vramsettle.contracts.engine import Scope
@@ -13,8 +14,10 @@ from pytest_vramsettle.contracts.state import Doubt, Place
 
 _BY_TEXT = frozenset(
     {"setattr", "getattr", "hasattr", "delattr", "__setattr__", "__getattribute__", "__delattr__", "__getattr__"}
-    | {"attrgetter", "methodcaller", "exec", "eval"}
+    | {"attrgetter", "methodcaller", "exec", "eval", "namedtuple", "make_dataclass", "patch", "object"}
 )
+_WORDS = frozenset({"namedtuple", "make_dataclass", "exec", "eval", "attrgetter", "methodcaller"})
+"""Calls whose texts hold several names, or code."""
 _NAMESPACES = frozenset({"__dict__", "vars", "globals", "locals"})
 
 
@@ -24,8 +27,21 @@ def find_name(scope: Scope, name: str, within: Unit | None) -> Iterator[Finding]
         if unit.name == name and isinstance(unit.node, Function):
             yield _finding(unit, unit.node, name, None)
         words = {word for _, word in unit.words}
-        if name in words or words & _BY_TEXT or words & _NAMESPACES:
+        if name in words or words & _BY_TEXT or words & _NAMESPACES or not unit.text.isascii():
             yield from _in_unit(unit, name)
+    if within is None:
+        yield from _in_headers(scope, name)
+
+
+def _in_headers(scope: Scope, name: str) -> Iterator[Finding]:
+    """What a class statement says itself: its name, bases, keywords and decorators."""
+    for unit in _units(scope):
+        for node in getattr(unit.node, "body", ()) if unit.name == BODY else ():
+            if isinstance(node, ast.ClassDef):
+                if _says(node, name):
+                    yield _finding(unit, node, name, None)
+                for part in (*node.bases, *node.keywords, *node.decorator_list):
+                    yield from (_finding(unit, each, name, None) for each in ast.walk(part) if _says(each, name))
 
 
 def _units(scope: Scope) -> Iterator[Unit]:
@@ -68,7 +84,11 @@ def _says(node: ast.AST, name: str) -> bool:
     if isinstance(node, ast.keyword | ast.arg):
         return node.arg == name
     if isinstance(node, ast.alias):
-        return name in (node.asname, node.name, node.name.rpartition(".")[2])
+        return name == node.asname or name in node.name.split(".")
+    if isinstance(node, ast.ImportFrom):
+        return name in (node.module or "").split(".")
+    if isinstance(node, ast.MatchMapping):
+        return node.rest == name
     if isinstance(node, ast.Global | ast.Nonlocal):
         return name in node.names
     if isinstance(node, ast.MatchClass):
@@ -86,9 +106,9 @@ def _text(
     if pattern is None or isinstance(parent, ast.Expr):
         return None
     if isinstance(node, ast.Constant):
-        if node.value != name:
-            return None
         used = isinstance(parent, ast.Call) and _by_text(parent)
+        if node.value != name and not (used and _says_in_text(node, parent, name)):
+            return None
         stored = isinstance(parent, ast.Subscript) and _is_namespace(parent.value)
         doubt = None if used or stored else Doubt(Place.of(unit, node), "whether this text becomes a name is not known")
         return _finding(unit, node, name, doubt)
@@ -97,6 +117,16 @@ def _text(
     exact = pattern == re.escape(name)
     doubt = None if exact else Doubt(Place.of(unit, node), "this computed text may be the name")
     return _finding(unit, node, name, doubt)
+
+
+def _says_in_text(node: ast.Constant, parent: ast.AST | None, name: str) -> bool:
+    """`attrgetter("a.name")`, `patch("module.Class.name")`, `namedtuple("X", "a name")`, `exec("self.name = 1")`."""
+    if not isinstance(node.value, str) or not isinstance(parent, ast.Call):
+        return False
+    called = (dotted(parent.func) or ("",))[-1]
+    if called not in _WORDS and called not in ("patch", "object", "setattr", "delattr"):
+        return False
+    return name in re.findall(r"\w+", unicodedata.normalize("NFKC", node.value))
 
 
 def _pattern(node: ast.AST) -> str | None:

@@ -168,6 +168,8 @@ def _to_thread(args: Arguments, keywords: Keywords, state: State, frame: Frame, 
 def _map(args: Arguments, keywords: Keywords, state: State, frame: Frame, node: ast.AST) -> Ways | None:
     for value in args[1:]:
         frame.run.escape(value, frame.place(node), "is handed on by map() in a way that is not followed")
+    if len(args) == 2 and isinstance(args[1], Seq) and args[1].keys is None:
+        return [(state, Deferred("map", args[0], args[1].items))]
     return [(state, Deferred("map", args[0], (UNKNOWN,)))] if len(args) > 1 else None
 
 
@@ -186,6 +188,11 @@ def _later(args: Arguments, keywords: Keywords, state: State, frame: Frame, node
     return [(state, UNKNOWN)]
 
 
+def _property(args: Arguments, keywords: Keywords, state: State, frame: Frame, node: ast.AST) -> Ways | None:
+    getter = args[0] if args else dict(keywords).get("fget", UNKNOWN)
+    return [(state, Method(getter, "property"))] if isinstance(getter, Func) else None
+
+
 def _manager(args: Arguments, keywords: Keywords, state: State, frame: Frame, node: ast.AST) -> Ways | None:
     if args and isinstance(args[0], Func):
         function = args[0]
@@ -198,6 +205,7 @@ _KNOWN: dict[str, Known] = {
     "super": _super,
     "getattr": _getattr,
     "setattr": _setattr,
+    "__setattr__": _setattr,
     "partial": _partial,
     "partialmethod": _partial,
     "Thread": _thread,
@@ -223,6 +231,8 @@ _KNOWN: dict[str, Known] = {
     "vars": _vars,
     "register": _later,
     "range": _range,
+    "property": _property,
+    "cached_property": _property,
     "contextmanager": _manager,
     "asynccontextmanager": _manager,
 }
@@ -296,7 +306,7 @@ def _deferred_call(
     if name == "start":
         calls.explore(owner, state, frame, node)
         return [(state, NONE)]
-    if name in ("join", "result", "exception"):
+    if name in ("join", "result", "exception", "run"):
         ran = calls.run_deferred(owner, state, frame, node)
         if args or keywords:
             frame.raises(state, node)

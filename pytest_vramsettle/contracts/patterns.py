@@ -50,6 +50,8 @@ class Pattern:
             if unit.cls is None:
                 return "yes" if len(self.parts) == 1 or self.parts[:-1] == tuple(unit.module.name.split(".")) else None
             owner = next((each for each in value.bound if isinstance(each, Obj)), None)
+            if owner is not None and owner.site == "other" and is_family(owner.cls):
+                return "maybe"  # of another object of the class
             if len(self.parts) == 1:
                 return "yes" if is_family(unit.cls) or (owner is not None and is_family(owner.cls)) else None
             return "yes" if self.parts[-2] in (unit.cls.name,) else "maybe"

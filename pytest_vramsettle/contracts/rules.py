@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, field
 
 from pytest_vramsettle.contracts.engine import Exit, Rule, Run
@@ -70,6 +70,9 @@ class HoldRule(Watching):
     def acquired(self, run: Run, lock: Lock, state: State, place: Place) -> State:
         self.seen.add("lock")
         return state
+
+    def watches(self, states: Iterable[State]) -> bool:
+        return any(state.held for state in states)
 
     def reach(self, run: Run, role: str, state: State, place: Place, chain: tuple[Place, ...]) -> State:
         self.seen.add(role)
@@ -184,29 +187,38 @@ class FollowRule(Watching):
 
 @dataclass
 class RecheckRule(Watching):
-    """Since the lock was taken `check` was asked, and `then` is reached only where it said `proceed_if`."""
+    """Since the lock was taken `check` was asked, and `then` is reached only where it said `proceed_if`.
 
-    start: Hashable = (None, None)
+    With `still_held`, `then` is reached before the lock is let go. The marks are where the lock was taken, the answer,
+    and where what is asked was changed after that.
+    """
+
+    start: Hashable = (None, None, None)
     lock: str = ""
     proceed_if: bool = False
+    still_held: bool = True
 
     def acquired(self, run: Run, lock: Lock, state: State, place: Place) -> State:
         self.seen.add("lock")
-        return state.mark((place, None))
+        return state.mark((place, None, None))
+
+    def touched(self, role: str, state: State, place: Place) -> State:
+        taken, answer, _ = state.marks
+        return state.mark((taken, answer, place)) if role == "check" and taken is not None else state
 
     def done(self, run: Run, role: str, state: State, place: Place, value: Value) -> list[tuple[State, Value]]:
         if role != "check":
             return [(state, value)]
-        taken, _ = state.marks
+        taken, _, changed = state.marks
         known = truth(value) if isinstance(value, Const) else None
         answers = (True, False) if known is None else (known,)
-        return [(state.mark((taken, answer)), Answer(answer)) for answer in answers]
+        return [(state.mark((taken, answer, changed)), Answer(answer)) for answer in answers]
 
     def reach(self, run: Run, role: str, state: State, place: Place, chain: tuple[Place, ...]) -> State:
         self.seen.add(role)
         if role != "then":
             return state
-        taken, answer = state.marks
+        taken, answer, changed = state.marks
         check, then = self.patterns["check"].text, self.patterns["then"].text
         places = [(f"{self.lock} is taken here", taken)] if taken is not None else []
         places.append((f"{then} is called here", place))
@@ -216,6 +228,13 @@ class RecheckRule(Watching):
             self.report(f"{then} is reached without {check} since {self.lock} was taken", state, places, chain)
         elif answer is not self.proceed_if:
             self.report(f"{then} is reached although {check} said {answer}", state, places, chain)
+        elif self.still_held and not any(held.lock.name == self.lock for held in state.held):
+            self.report(
+                f"{then} is reached after {self.lock}, under which {check} was asked, was let go", state, places, chain
+            )
+        elif changed is not None:
+            doubted = state.doubted(changed, f"what {check} says was changed after {self.lock} was taken")
+            self.report(f"{then} is reached, and {check} may not say what it did before", doubted, places, chain)
         return state
 
 

@@ -7,13 +7,14 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from pytest_vramsettle.contracts import expressions, functions, loops, managers, tries
-from pytest_vramsettle.contracts.engine import Escape, Frame
+from pytest_vramsettle.contracts.engine import Escape, Frame, Run, Ways
 from pytest_vramsettle.contracts.relevance import Summary, captured, may_raise
 from pytest_vramsettle.contracts.source import BODY, Function
 from pytest_vramsettle.contracts.state import Fact, State, merge
 from pytest_vramsettle.contracts.values import (
     UNKNOWN,
     Answer,
+    ClassVal,
     Const,
     Func,
     Lock,
@@ -33,8 +34,14 @@ def block(body: Sequence[ast.stmt], states: list[State], frame: Frame) -> list[S
         if not states:
             break
         frame.run.step(frame, node, len(states))
+        frame.run.enter(node, states, frame, whole=_is_whole(node, frame))
         states = merge(execute(node, states, frame))
     return states
+
+
+def _is_whole(node: ast.stmt, frame: Frame) -> bool:
+    """Whether what is inside is summed up, and not walked through."""
+    return not frame.slice.is_hot(node) and not isinstance(node, ast.Return) and frame.slice.summary(node) is not None
 
 
 def execute(node: ast.stmt, states: list[State], frame: Frame) -> list[State]:
@@ -98,12 +105,18 @@ def _annotated(node: ast.AnnAssign, states: list[State], frame: Frame) -> list[S
 
 def _augmented(node: ast.AugAssign, states: list[State], frame: Frame) -> list[State]:
     ended = []
-    for state in states:
+    read = [after for state in states for after, _ in _read(node.target, state, frame)]
+    for state in merge(read):
         for after, _ in expressions.evaluate(node.value, state, frame):
             if may_raise(node):
                 frame.raises(after, node)
             ended += assign(node.target, UNKNOWN, after, frame)
     return ended
+
+
+def _read(target: ast.expr, state: State, frame: Frame) -> Ways:
+    """`self.x += 1` looks it up first, and so runs a property."""
+    return expressions.evaluate(target, state, frame) if isinstance(target, ast.Attribute) else [(state, UNKNOWN)]
 
 
 def assign(target: ast.expr, value: Value, state: State, frame: Frame) -> list[State]:
@@ -170,14 +183,21 @@ def assign_attribute(owner: Value, name: str, value: Value, state: State, frame:
     if path is None:
         base = owner if isinstance(owner, Path) else Path(UNKNOWN, ())
         path = Path(base.root, (*base.attrs, name))
+    state = run.touched(path, state, place)
     for role, sure in run.matches(path, call=False):
         if sure == "maybe":
             state = state.doubted(place, "whether this is the attribute that is meant is not known")
+        elif isinstance(owner, Obj) and _runs_code(owner, name, run):
+            state = state.doubted(place, "an assignment to it runs code, which may store something else")
+            state = run.rule.written(run, role, state, place, UNKNOWN)
         else:
             state = run.rule.written(run, role, state, place, value)
     if any(isinstance(part, Answer) for part in parts_of(value)):
         state = state.doubted(place, "the answer is stored, and what becomes of it is not followed")
     state = state.put(("attribute", name), UNKNOWN)
+    if isinstance(owner, ClassVal):
+        run.keep_field((f"{owner.cls.module.name}.{owner.cls.name}", name), value, state)
+        return state
     if not isinstance(owner, Obj):
         run.escape(value, place, "is stored on an object that this analysis does not know")
         return state
@@ -185,6 +205,10 @@ def assign_attribute(owner: Value, name: str, value: Value, state: State, frame:
         return state
     run.keep_field((owner, name), value, state)
     return _store_field(owner, name, value, state, frame, node)
+
+
+def _runs_code(owner: Obj, name: str, run: Run) -> bool:
+    return bool(run.methods(owner.cls, name) or run.setter(owner.cls, name) or run.method(owner.cls, "__setattr__"))
 
 
 def _store_field(owner: Obj, name: str, value: Value, state: State, frame: Frame, node: ast.AST) -> State:
@@ -232,19 +256,29 @@ def _assert(node: ast.Assert, states: list[State], frame: Frame) -> list[State]:
         yes, no = expressions.branch(node.test, state, frame)
         ended += yes
         for failed in no:
-            # `python -O` leaves it out.
             frame.raises(failed, node, "AssertionError")
-            ended.append(failed.doubted(frame.place(node), "python -O leaves this assert out"))
+        ended.append(state.doubted(frame.place(node), "python -O leaves this assert out"))
     return ended
 
 
 def _function(node: Function, states: list[State], frame: Frame) -> list[State]:
     made = functions.nested(node, frame)
+    states = merge(after for state in states for after in _defaults(node, state, frame))
     ended = []
     for state in states:
         for after, value in functions.decorated(made, state, frame, node) if node.decorator_list else [(state, made)]:
             ended.append(after.put((frame.number, node.name), value))
     return ended
+
+
+def _defaults(node: Function, state: State, frame: Frame) -> list[State]:
+    ways = [state]
+    for default in (*node.args.defaults, *node.args.kw_defaults):
+        if default is not None and not isinstance(default, ast.Constant):
+            evaluated = [way for each in ways for way in expressions.evaluate(default, each, frame)]
+            slot = functions.default_slot(default)
+            ways = [each.put(slot, value) if frame.run.tracks(value) else each for each, value in evaluated]
+    return ways
 
 
 def _class(node: ast.ClassDef, states: list[State], frame: Frame) -> list[State]:

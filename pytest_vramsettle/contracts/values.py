@@ -96,20 +96,28 @@ class Method:
     name: str
 
 
+_NONE = ast.arguments(posonlyargs=[], args=[], kwonlyargs=[], kw_defaults=[], defaults=[])
+
+
 @dataclass(frozen=True, slots=True)
 class Func:
     """A function of the project, with what is bound to its first parameters. `closure` are the frames around it."""
 
     unit: Unit
-    node: Function | ast.Lambda
+    node: Function | ast.Lambda | ast.GeneratorExp
     bound: tuple[Value, ...] = ()
     closure: tuple[int, ...] = ()
     manager: bool = False
     sure: bool = True
 
     @property
+    def parameters(self) -> ast.arguments:
+        """A generator expression has none."""
+        return _NONE if isinstance(self.node, ast.GeneratorExp) else self.node.args
+
+    @property
     def is_generator(self) -> bool:
-        return not isinstance(self.node, ast.Lambda) and has_yield(self.node)
+        return isinstance(self.node, Function) and has_yield(self.node)
 
     @property
     def is_async(self) -> bool:

@@ -1,0 +1,218 @@
+"""The backstop behind *kept*: whether names alone lead from code that matters to what the contract watches.
+
+The analysis follows values, and takes what it does not know to be harmless. Here the other way round: whatever a call,
+an attribute or a manager may be by its name is followed, unless the analysis has seen what it is. Where that comes to
+a mention of what is watched, the contract is not kept: it cannot be told.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+
+from pytest_vramsettle.contracts import lookup
+from pytest_vramsettle.contracts.engine import Run
+from pytest_vramsettle.contracts.guesses import ANY, Guess, Guesses
+from pytest_vramsettle.contracts.patterns import Pattern
+from pytest_vramsettle.contracts.relevance import COMMON
+from pytest_vramsettle.contracts.rules import Finding
+from pytest_vramsettle.contracts.source import ClassInfo, Function, Unit, dotted
+from pytest_vramsettle.contracts.state import Doubt, Place
+from pytest_vramsettle.contracts.uses import Use, uses
+from pytest_vramsettle.contracts.values import ClassVal, Func
+
+_ENTERED = ("__enter__", "__exit__", "__aenter__", "__aexit__")
+_GOALS = {"at", "then", "reset", "kill", "stamp"}
+_REWRITING = frozenset({"setattr", "__dict__", "vars", "__setattr__", "delattr"})
+_ON_TYPES = frozenset({"property", "cached_property"})
+
+
+def unaccounted(run: Run) -> list[Finding]:
+    """At most one, for the first way that was found."""
+    backstop = _Backstop(run)
+    for finding in (*backstop.of_classes(), *backstop.of_regions()):
+        return [finding]
+    return []
+
+
+class _Backstop:
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.guesses = Guesses(run)
+        self.patterns = [pattern for role, pattern in run.rule.patterns.items() if role in _GOALS]
+        self.writes = any(not pattern.is_call for pattern in self.patterns)
+        self._mentions: dict[Unit, ast.AST | None] = {}
+        self._named: dict[str, list[ClassInfo]] = {}
+
+    def of_classes(self) -> Iterator[Finding]:
+        """A decorator or metaclass of the project that may replace methods."""
+        for cls in self.run.scope.family():
+            made = [*cls.node.decorator_list, *(each.value for each in cls.node.keywords if each.arg == "metaclass")]
+            for node in made:
+                parts = dotted(node.func if isinstance(node, ast.Call) else node)
+                found = self.run.project.resolve(cls.module, parts) if parts else None
+                units = list(found.methods.values()) if isinstance(found, ClassInfo) else [found]
+                if any(isinstance(unit, Unit) and {word for _, word in unit.words} & _REWRITING for unit in units):
+                    body = next(unit for unit in cls.module.units if unit.node is cls.node)
+                    yield _unclear(Place.of(body, node), "it may replace methods of this class, which is not followed")
+
+    def of_regions(self) -> Iterator[Finding]:
+        """Breadth first, from all code that matters."""
+        waiting: list[tuple[Unit, Place]] = []
+        reached: set[Unit] = set()
+        for region in list(self.run.regions.values()):
+            for use in uses(region.parts(), self.run.lambdas):
+                place = Place.of(region.unit, use.node)
+                yield from self._dynamic(use, region.unit, place)
+                for unit in self._of_use(use, region.unit):
+                    if unit not in reached:
+                        reached.add(unit)
+                        waiting.append((unit, place))
+        for unit, place in waiting:  # it grows
+            mention = self._mention(unit)
+            if mention is not None:
+                yield self._leads(place, unit, mention)
+            for use in uses(ast.iter_child_nodes(unit.node), set()):
+                yield from self._dynamic(use, unit, Place.of(unit, use.node))
+                fresh = [each for each in self._by_name(use, unit) if each not in reached]
+                reached.update(fresh)
+                waiting += [(each, place) for each in fresh]
+
+    def _leads(self, place: Place, unit: Unit, mention: ast.AST) -> Finding:
+        names = " or ".join(pattern.text for pattern in self.patterns)
+        reason = f"by its name this may lead to {unit.qualified}, and so to {names}: what it is here is not known"
+        return Finding(reason, (("here", place), ("there", Place.of(unit, mention))), doubt=Doubt(place, reason))
+
+    def _dynamic(self, use: Use, unit: Unit, place: Place) -> Iterator[Finding]:
+        if use.kind == "compute" and use.base is None:
+            yield _unclear(place, f"what {use.name}() runs here is not followed")
+        elif use.kind == "compute" and use.base is not None and self._is_ours(use.base, unit):
+            yield _unclear(place, "the attribute that getattr() is asked for is not a constant")
+        elif self.writes and use.base is not None and use.kind == "look" and use.name == "__dict__":
+            if self._is_ours(use.base, unit):
+                yield _unclear(place, "attributes are reached through __dict__ here, which is not followed")
+        elif self.writes and use.kind == "call" and use.base is None and use.name in ("vars", "setattr"):
+            given = use.node.args if isinstance(use.node, ast.Call) else []
+            constant = len(given) > 1 and isinstance(given[1], ast.Constant)
+            if given and not constant and self._is_ours(given[0], unit):
+                yield _unclear(place, f"attributes are reached through {use.name}() here, which is not followed")
+
+    def _is_ours(self, node: ast.expr, unit: Unit) -> bool:
+        return any(self.run.is_family(cls) for cls in self.guesses.of(node, unit).classes)
+
+    def _of_use(self, use: Use, unit: Unit) -> Iterator[Unit]:
+        """Of code that was walked through: what the analysis knew of it comes first."""
+        run, key = self.run, id(use.node)
+        yield from run.skipped.get(key, ())
+        if use.kind in ("store", "compute") or key not in run.known or key in run.unknown:
+            yield from self._by_name(use, unit)
+
+    def _by_name(self, use: Use, unit: Unit) -> Iterator[Unit]:
+        if use.kind == "enter" and use.base is not None:
+            guess = self.guesses.of(use.base, unit)
+            yield from (each for name in _ENTERED for each in self._methods(guess, name))
+        elif use.kind == "compute" and use.base is not None:
+            yield from self._by_computed_name(use, self.guesses.of(use.base, unit))
+        elif use.kind == "named":
+            yield from self._methods(ANY, use.name)
+        elif use.kind == "call" and use.base is None:
+            yield from self._of_global(use.name, unit)
+        elif use.kind == "call" and use.base is not None:
+            yield from self._called(use.name, use.base, unit)
+        elif use.kind in ("look", "store"):
+            guess = ANY if use.base is None else self.guesses.of(use.base, unit)
+            yield from self._properties(guess, use.name, use.kind)
+
+    def _of_global(self, name: str, unit: Unit) -> Iterator[Unit]:
+        for value in lookup.global_name(name, unit.module, self.run):
+            if isinstance(value, Func):
+                yield value.unit
+            elif isinstance(value, ClassVal):
+                yield from self._constructed(value.cls)
+
+    def _constructed(self, cls: ClassInfo) -> Iterator[Unit]:
+        yield from (*self.run.methods(cls, "__init__"), *self.run.makers(cls))
+
+    def _called(self, name: str, base: ast.expr, unit: Unit) -> Iterator[Unit]:
+        guess = self.guesses.of(base, unit)
+        for module in guess.modules:
+            yield from self._of_global(name, module.units[0])
+        common = name in COMMON or name == "__call__"
+        yield from self._methods(Guess(guess.classes, unknown=guess.unknown and not common), name)
+        held = self.guesses.of(ast.Attribute(value=base, attr=name, ctx=ast.Load()), unit)
+        yield from self._methods(Guess(held.classes), "__call__")
+        if name in ("wait", "wait_for") and (event := dotted(base)):
+            yield from self._setting(event[-1])
+
+    def _setting(self, event: str) -> Iterator[Unit]:
+        """Who waits for an event waits for those who set it."""
+        for module in self.run.scope.modules:
+            for _, unit in module.by_word.get(event, ()) if event in module.identifiers else ():
+                if f"{event}.set(" in unit.text:
+                    yield unit
+
+    def _methods(self, guess: Guess, name: str) -> Iterator[Unit]:
+        for cls in guess.classes:
+            for each in self.guesses.relatives(cls):
+                yield from self.run.methods(each, name)
+        if guess.unknown:
+            yield from (unit for cls in self._having(name) for unit in self.run.methods(cls, name))
+
+    def _by_computed_name(self, use: Use, guess: Guess) -> Iterator[Unit]:
+        """`getattr(self, "visit_" + kind)`: all that begins so."""
+        begin = _beginning(use.node.args[1]) if isinstance(use.node, ast.Call) else ""
+        for cls in (each for known in guess.classes for each in self.guesses.relatives(known)):
+            yield from (unit for name, unit in cls.methods.items() if name.startswith(begin))
+
+    def _properties(self, guess: Guess, name: str, kind: str) -> Iterator[Unit]:
+        classes = [each for cls in guess.classes for each in self.guesses.relatives(cls)]
+        for cls in [*classes, *(self._having(name) if guess.unknown else ())]:
+            if kind == "store":
+                yield from [found] if (found := self.run.setter(cls, name)) is not None else []
+            else:
+                yield from (
+                    unit for unit in self.run.methods(cls, name) if lookup.has_decorator(unit, lookup.PROPERTIES)
+                )
+
+    def _having(self, name: str) -> list[ClassInfo]:
+        if name not in self._named:
+            modules = [each for each in self.run.scope.modules if name in each.identifiers and each.units]
+            classes = [cls for module in modules for cls in module.classes.values()]
+            self._named[name] = [cls for cls in classes if name in cls.methods or name in cls.setters]
+        return self._named[name]
+
+    def _mention(self, unit: Unit) -> ast.AST | None:
+        if unit not in self._mentions:
+            words = {word for _, word in unit.words}
+            wanted = [pattern for pattern in self.patterns if pattern.parts[-1] in words]
+            nodes = unit.nodes if wanted and isinstance(unit.node, Function) else ()
+            found = (node for node in nodes if any(_is_meant(node, pattern) for pattern in wanted))
+            self._mentions[unit] = next(found, None)
+        return self._mentions[unit]
+
+
+def _beginning(node: ast.expr) -> str:
+    """Of a computed text, as far as it is constant."""
+    if isinstance(node, ast.BinOp):
+        return _beginning(node.left)
+    if isinstance(node, ast.JoinedStr):
+        return _beginning(node.values[0]) if node.values else ""
+    return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else ""
+
+
+def _is_meant(node: ast.AST, pattern: Pattern) -> bool:
+    last = pattern.parts[-1]
+    if isinstance(node, ast.Name):
+        return node.id == last and last not in COMMON
+    if not isinstance(node, ast.Attribute) or node.attr != last:
+        return False
+    if not pattern.is_call and isinstance(node.ctx, ast.Load):
+        return False
+    return last not in COMMON or dotted(node)[-2:-1] == pattern.parts[-2:-1]
+
+
+def _unclear(place: Place, reason: str) -> Finding:
+    return Finding(reason, (("here", place),), doubt=Doubt(place, reason))
+
+
+__all__ = ["unaccounted"]

@@ -1,0 +1,130 @@
+"""What only names lead to, across modules; the place that is told; and the re-check's lock."""
+
+from __future__ import annotations
+
+import pytest
+
+from pytest_vramsettle.contracts import Contract, Outcome, Verdict, lock_contract, render
+
+BACKEND = """
+import threading, time, subprocess
+from .service import Service
+from .steps import *
+
+class Backend:
+    def __init__(self):
+        self._lock = threading.Lock()
+        self._cancel = threading.Event()
+        self.service = Service(self)
+
+    def _wait(self):
+        time.sleep(1)
+
+    def free(self):
+        with self._lock:
+            self.ready = True
+        self._wait()
+
+    def load(self, item):
+        with self._lock:
+            {line}
+"""
+
+SERVICE = """
+class Service:
+    def __init__(self, backend):
+        self.backend = backend
+
+    def go(self):
+        self.backend._wait()
+
+    def idle(self):
+        return 1
+
+    def hold(self):
+        with self.backend._lock:
+            return self.backend.ready
+"""
+
+STEPS = """
+def settle(backend):
+    backend._wait()
+
+def report(backend):
+    return backend.ready
+"""
+
+STALE = """
+import subprocess, threading
+
+class Backend:
+    def __init__(self):
+        self._lock = threading.Lock()
+        self._cancel = threading.Event()
+
+    def load(self):
+        with self._lock:
+            if self._cancel.is_set():
+                return
+        subprocess.Popen(["server"])
+"""
+
+
+def check(line: str, **others: str) -> Outcome:
+    sources = {
+        "app": "",
+        "app.backend": BACKEND.format(line=line),
+        "app.service": SERVICE,
+        "app.steps": STEPS,
+        **others,
+    }
+    backend = lock_contract("app.backend:Backend", sources=sources)
+    return backend.must_not_hold(backend.lock("_lock"), at=backend.call("_wait")).check_static()
+
+
+@pytest.mark.parametrize("line", ["self.service.go()", "Service(self).go()", "settle(self)"])
+def test_a_helper_in_another_module_shows_both_places(line: str) -> None:
+    outcome = check(line)
+    assert outcome.verdict is Verdict.VIOLATED, render(outcome)
+    assert "_lock is taken here" in render(outcome)
+    assert "_wait() is called here" in render(outcome)
+
+
+@pytest.mark.parametrize("line", ["self.service.idle()", "report(self)", "item.idle()", "self.items[item].idle()"])
+def test_what_does_no_harm_is_kept(line: str) -> None:
+    outcome = check(line)
+    assert outcome.verdict is Verdict.KEPT, render(outcome)
+
+
+@pytest.mark.parametrize("line", ["item.go()", "self.items[item].go()", "getattr(item, 'go')()", "item.service.go()"])
+def test_what_may_be_the_helper_by_its_name_cannot_be_told(line: str) -> None:
+    outcome = check(line)
+    assert outcome.verdict is Verdict.CANNOT_TELL, render(outcome)
+    text = render(outcome)
+    assert "by its name this may lead to Service.go, and so to _wait()" in text or "is not known" in text
+    assert "in Backend.load: here" in text or "_lock is taken here" in text
+
+
+def test_what_is_annotated_is_known() -> None:
+    other = "class Item:\n    def go(self):\n        return 1\n"
+    source = BACKEND.replace("from .steps", "from .item import Item\nfrom .steps").replace("item):", "item: Item):")
+    outcome = check("item.go()", **{"app.backend": source.format(line="item.go()"), "app.item": other})
+    assert outcome.verdict is Verdict.KEPT, render(outcome)
+
+
+def recheck(source: str, **keywords: bool) -> Contract:
+    backend = lock_contract("m:Backend", sources={"m": source})
+    lock, spawn = backend.lock("_lock"), backend.call("subprocess.Popen")
+    return backend.must_recheck("_cancel.is_set", after=lock.acquired, before=spawn, within="load", **keywords)
+
+
+def test_an_answer_from_before_the_lock_was_let_go_is_stale() -> None:
+    outcome = recheck(STALE).check_static()
+    assert outcome.verdict is Verdict.VIOLATED
+    assert "under which _cancel.is_set() was asked, was let go" in render(outcome)
+
+
+def test_where_the_lock_may_be_let_go_it_is_kept() -> None:
+    assert recheck(STALE, still_held=False).check_static().verdict is Verdict.KEPT
+    inside = STALE.replace("        subprocess.Popen", "            subprocess.Popen")
+    assert recheck(inside).check_static().verdict is Verdict.KEPT
