@@ -220,6 +220,11 @@ class Gpu:
         """A process came, went or changed its size. The caller holds the driver's lock."""
         self._changed_ns = max(self._changed_ns, now_ns)
 
+    def enlist(self, process: Process) -> None:
+        """A process holds something here from now on. The caller holds the driver's lock."""
+        if process not in self._holders:
+            self._holders.append(process)
+
     def delist(self, process: Process) -> None:
         """A process holds nothing here any more. The caller holds the driver's lock."""
         self._holders = [other for other in self._holders if other is not process]
