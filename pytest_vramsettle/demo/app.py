@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import shlex
-import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Literal
@@ -96,4 +95,4 @@ def _wait(policy: str) -> Callable[..., object]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
