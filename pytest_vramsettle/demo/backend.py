@@ -81,11 +81,13 @@ class Backend:
             if self._serves(wanted):
                 return "already_loaded"
             self._status = BackendStatus("stopping", model, context, cache_type)
+            outcome: LoadOutcome = "cancelled"
             try:
-                return self._replace_server(wanted)
+                outcome = self._replace_server(wanted)
             finally:
-                if self._status.loading:
+                if outcome != "loaded":
                     self._status = BackendStatus()
+            return outcome
 
     def unload(self) -> bool:
         """Ends the server, and the load that is under way. Returns whether there was a server."""
@@ -93,8 +95,7 @@ class Backend:
         with self._lock:
             had_one = self._process is not None
             self._kill_process()
-            if not self._status.loading:
-                self._status = BackendStatus()
+            self._status = BackendStatus()
         return had_one
 
     def cancel(self) -> bool:
@@ -106,10 +107,8 @@ class Backend:
 
     def status(self) -> BackendStatus:
         """What there is now. A server that has died since is not there."""
-        status, process = self._status, self._process
-        if status.phase == "serving" and (process is None or process.poll() is not None):
-            return BackendStatus()
-        return status
+        status = self._status
+        return BackendStatus() if status.phase == "serving" and self._server_is_gone() else status
 
     def close(self) -> None:
         """Ends the server."""
@@ -123,7 +122,10 @@ class Backend:
     # -- a load
 
     def _serves(self, wanted: Settings) -> bool:
-        return self._settings == wanted and self.status().phase == "serving"
+        return self._settings == wanted and not self._server_is_gone()
+
+    def _server_is_gone(self) -> bool:
+        return all(server.has_ended() for server in tuple(self._servers))
 
     def _replace_server(self, wanted: Settings) -> LoadOutcome:
         with self._lock:
@@ -170,16 +172,14 @@ class Backend:
 
     def _take_over(self, server: Server, wanted: Settings, placing: Placing, ready: bool) -> LoadOutcome:
         """With the lock held: what has become of a start."""
-        if self._process is None:  # unloaded meanwhile
-            return "cancelled"
-        if self._cancel.is_set():
+        cancelled = self._cancel.is_set()  # unload sets it too, and has killed the process
+        if cancelled or not ready:
+            last_words = "" if cancelled else server.last_words()
             self._kill_process()
-            return "cancelled"
-        if not ready:
-            last_words = server.last_words()
-            self._kill_process()
+            if cancelled:
+                return "cancelled"
             raise BackendError(f"{wanted} could not be loaded. The server's last words:\n{last_words}")
-        self._kills.watch(self._process.pid)  # it may crash, or be killed by others
+        self._kills.watch(server.pid)  # it may crash, or be killed by others
         self._settings = wanted
         layers_on_gpu, layers = server.layers()
         self._status = BackendStatus(
@@ -187,7 +187,7 @@ class Backend:
             model=wanted.model,
             context=server.context() or placing.context,
             cache_type=wanted.cache_type,
-            pid=self._process.pid,
+            pid=server.pid,
             gpu=None if placing.gpu is None else placing.gpu.uuid,
             layers=layers,
             layers_on_gpu=layers_on_gpu,

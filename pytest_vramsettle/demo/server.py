@@ -30,17 +30,25 @@ class Server:
         self.log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  # it outlives this function
         self.process: subprocess.Popen[bytes] | None = None
 
+    @property
+    def pid(self) -> int:
+        """Of its process. Raises ValueError where it was not started."""
+        if self.process is None:
+            raise ValueError(f"{self.command[0]} was not started")
+        return self.process.pid
+
     def wait_until_ready(self, timeout: float, interval: float, cancel: threading.Event) -> bool:
         """Whether its model is loaded; False when it has died, was cancelled, or takes longer than that."""
         deadline = time.monotonic() + timeout
-        while time.monotonic() < deadline and not self._has_ended():
+        while time.monotonic() < deadline and not self.has_ended():
             if self._get("/health") is not None:
                 return True
             if cancel.wait(interval):
                 return False
         return False
 
-    def _has_ended(self) -> bool:
+    def has_ended(self) -> bool:
+        """Whether it does not run: it has died, or was never started."""
         return self.process is None or self.process.poll() is not None
 
     def context(self) -> int | None:

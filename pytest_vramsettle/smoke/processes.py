@@ -10,17 +10,18 @@ from pytest_vramsettle import _procfs
 from pytest_vramsettle._procfs import ProcessIdentity
 from pytest_vramsettle.smoke.report import Step
 
-_GONE_WITHIN_S = 5.0
-"""How long what was killed may take to be gone."""
-
 _LOOK_S = 0.005
 _TITLE, _EXPECTED = "processes afterwards", "no process left"
 
 
 class Processes:
-    """What has been seen during a run. `leader` is the server's own process, if it is known."""
+    """What has been seen during a run. `leader` is the server's own process, if it is known.
 
-    def __init__(self, host: str, leader: int | None) -> None:
+    `gone_within`: seconds that what was killed may take to be gone.
+    """
+
+    def __init__(self, host: str, leader: int | None, gone_within: float) -> None:
+        self._gone_within = gone_within
         self._is_local = _is_loopback(host)
         self._leader = leader
         self._before = frozenset(self._children())
@@ -31,9 +32,9 @@ class Processes:
         if self._is_local:
             self._seen |= dict.fromkeys(_procfs.tree(pid))
 
-    def are_gone(self) -> bool:
-        """Whether all that were seen are dead, after a moment if need be."""
-        return not self._living(self._seen)
+    def left(self) -> tuple[str, ...]:
+        """Which of those that were seen still live, after a moment if need be; in words."""
+        return tuple(f"process {process.pid} ({_name(process.pid)}) is left" for process in self._living(self._seen))
 
     def step(self) -> Step:
         """The look for what is left, at the end."""
@@ -41,18 +42,17 @@ class Processes:
             note = "no PID is known" if self._is_local else "the server is on another machine"
             return Step(_TITLE, "", _EXPECTED, "not checked", 0.0, notes=(note,))
         started = time.monotonic()
-        left = self._living([*self._seen, *(child for child in self._children() if child not in self._before)])
-        problems = tuple(f"process {process.pid} ({_name(process.pid)}) is left" for process in left)
-        return Step(
-            _TITLE, "", _EXPECTED, "failed" if left else "passed", time.monotonic() - started, problems=problems
-        )
+        self._seen |= dict.fromkeys(child for child in self._children() if child not in self._before)
+        problems = self.left()
+        seconds = time.monotonic() - started
+        return Step(_TITLE, "", _EXPECTED, "failed" if problems else "passed", seconds, problems)
 
     def _children(self) -> tuple[ProcessIdentity, ...]:
         return () if self._leader is None else _procfs.tree(self._leader)[1:]
 
     def _living(self, processes: Iterable[ProcessIdentity]) -> list[ProcessIdentity]:
         """Those that do not die within a moment."""
-        living, deadline = list(dict.fromkeys(processes)), time.monotonic() + _GONE_WITHIN_S
+        living, deadline = list(dict.fromkeys(processes)), time.monotonic() + self._gone_within
         while living := [process for process in living if _procfs.is_alive(process)]:
             if time.monotonic() > deadline:
                 break

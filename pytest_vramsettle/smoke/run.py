@@ -39,7 +39,7 @@ def run_smoke(url: str, spec: Spec | None = None, *, pid: int | None = None) -> 
     """
     chosen = spec or demo_spec()
     backend = HttpBackend(url, chosen)
-    return _Run(backend, chosen, Processes(backend.host, pid)).all(url)
+    return _Run(backend, chosen, Processes(backend.host, pid, chosen.gone_seconds)).all(url)
 
 
 class _Run:
@@ -82,8 +82,7 @@ class _Run:
 
     def _unload(self) -> Step:
         def look(found: _Findings) -> None:
-            if not self._processes.are_gone():
-                found.problems.append(f"process {self._server} still lives")
+            found.problems += self._processes.left()
             self._server = None
 
         def send() -> Answer:

@@ -59,7 +59,10 @@ class Fields(_Table, frozen=True, kw_only=True):
 
 
 class Spec(_Table, frozen=True, kw_only=True):
-    """A server, and what is asked of it. `contexts` and `cache_types` are the first and the other value."""
+    """A server, and what is asked of it. `contexts` and `cache_types` are the first and the other value.
+
+    `answer_within` is for status and cancel, `load_within` for a load, `gone_within` for a process that was ended.
+    """
 
     load: Call
     unload: Call
@@ -71,6 +74,7 @@ class Spec(_Table, frozen=True, kw_only=True):
     cache_types: Annotated[tuple[str, ...], msgspec.Meta(min_length=2, max_length=2)] = ("f16", "q8_0")
     answer_within: str = "50ms"
     load_within: str = "10min"
+    gone_within: str = "5s"
     fields: Fields = Fields()
 
     @property
@@ -83,6 +87,11 @@ class Spec(_Table, frozen=True, kw_only=True):
         """`load_within` in seconds."""
         return parse_duration(self.load_within) / 1e9
 
+    @property
+    def gone_seconds(self) -> float:
+        """`gone_within` in seconds."""
+        return parse_duration(self.gone_within) / 1e9
+
 
 @cache
 def demo_spec() -> Spec:
@@ -94,8 +103,8 @@ def read_spec(path: Path) -> Spec:
     """A spec from a file. Raises SpecError."""
     try:
         spec = msgspec.toml.decode(path.read_bytes(), type=Spec)
-        if min(spec.answer_seconds, spec.load_seconds) <= 0:
-            raise InvalidValue("answer_within and load_within have to be above 0")
+        if min(spec.answer_seconds, spec.load_seconds, spec.gone_seconds) <= 0:
+            raise InvalidValue("answer_within, load_within and gone_within have to be above 0")
     except OSError as error:
         raise SpecError(f"{path} cannot be read: {error.strerror}") from error
     except (msgspec.DecodeError, InvalidValue) as error:  # ValidationError is one of the former
