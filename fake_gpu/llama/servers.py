@@ -36,12 +36,14 @@ class LlamaServers:
         self._shapes: dict[str, Shape] = {}
         self._shape_of: dict[int, Shape] = {}
         self._pidfds: list[int] = []
+        self._executable = ""
 
     def add(self, shape: Shape, directory: Path, executable: str) -> str:
         """Makes the executables of one more kind of server, and returns the path of its llama-server."""
         place = directory / f"llama-{len(self._shapes)}"
         place.mkdir()
         self._shapes[place.name] = shape
+        self._executable = executable
         for program in _PROGRAMS:
             os.symlink(executable, place / program)
         return str(place / NAME)
@@ -87,7 +89,9 @@ class LlamaServers:
             self._pidfds.remove(pidfd)
             os.close(pidfd)
         with contextlib.suppress(OSError):  # it is gone already
-            self._pidfds.append(os.pidfd_open(pid))
+            # Whoever else speaks to the driver's socket is nobody's to kill: it may be this very process.
+            if os.path.samefile(f"/proc/{pid}/exe", self._executable):
+                self._pidfds.append(os.pidfd_open(pid))
 
     def stop(self) -> None:
         """Kills what still runs, and returns when it is dead."""
