@@ -9,6 +9,8 @@ from typing import Annotated
 
 import typer
 
+from pytest_vramsettle.cli import INTERRUPTED
+
 
 class Format(enum.StrEnum):
     """How the outcome is written."""
@@ -36,5 +38,7 @@ def smoke(
     except (SpecError, ValueError) as error:
         print(f"vramsettle smoke: {error}", file=sys.stderr)
         raise typer.Exit(2) from None
+    except KeyboardInterrupt:  # before click takes it for an abort, exit status 1
+        raise typer.Exit(INTERRUPTED) from None
     print(as_json(report) if format_ is Format.JSON else as_text(report))
     raise typer.Exit(0 if report.passes else 1)

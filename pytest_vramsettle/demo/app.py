@@ -11,10 +11,16 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Literal
 
-import uvicorn
-from fastapi import FastAPI, HTTPException
-from pydantic import BaseModel, ConfigDict, Field
-from starlette.concurrency import run_in_threadpool
+try:
+    import uvicorn
+    from fastapi import FastAPI, HTTPException
+    from pydantic import BaseModel, ConfigDict, Field
+    from starlette.concurrency import run_in_threadpool
+except ImportError as error:
+    raise ImportError(
+        f"the demo backend's HTTP server needs FastAPI and uvicorn, and {error.name} is not installed: "
+        f"run pip install 'pytest-vramsettle[demo]'"
+    ) from error
 
 from pytest_vramsettle.demo.backend import Backend
 from pytest_vramsettle.settle import wait_for_vram_settle
