@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import http.server
+import importlib
 import json
 import re
 import signal
@@ -144,6 +145,24 @@ def test_http_and_in_process_offer_the_same(driver: Driver) -> None:
         assert (backend.cancel(), backend.unload(), backend.unload()) == (False, True, False)
         with pytest.raises(BackendError, match=r"HTTP status 422.*cache_type"):
             backend.load("a.gguf", cache_type="q9")
+
+
+def test_nothing_imports_the_web_framework_unless_it_is_used() -> None:
+    modules = (
+        "pytest_vramsettle.plugin, pytest_vramsettle.demo.backend, pytest_vramsettle.smoke, pytest_vramsettle.cli_smoke"
+    )
+    program = (
+        f"import sys, {modules}; print(*sorted({{'fastapi', 'uvicorn', 'pydantic', 'httpx'}} & sys.modules.keys()))"
+    )
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (run.returncode, run.stdout, run.stderr) == (0, "\n", "")
+
+
+def test_the_app_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    monkeypatch.delitem(sys.modules, "pytest_vramsettle.demo.app", raising=False)
+    with pytest.raises(ImportError, match=r"uvicorn is not installed: run pip install 'pytest-vramsettle\[demo\]'"):
+        importlib.import_module("pytest_vramsettle.demo.app")
 
 
 # -- servers that are not there, or are others

@@ -79,17 +79,6 @@ def entered(node: ast.expr, state: State, frame: Frame) -> Ways:
 def around(value: Value, state: State, frame: Frame, node: ast.AST, body: Callable[[Ways], list[State]]) -> list[State]:
     """Enters the manager, runs the body, leaves it."""
     run = frame.run
-    # Before its own code is looked at: what a recording does is the rule's to say, also where its source is known.
-    role = _recording(node, frame)
-    if role is not None:
-        frame.raises(state, node)
-        place = frame.place(node)
-        return closing(
-            [(state, UNKNOWN)],
-            frame,
-            body,
-            lambda after, egress: [(each, False) for each, _ in run.rule.done(run, role, after, place, UNKNOWN)],
-        )
     if isinstance(value, Lock):
         taken = run.acquire(value, state, frame, node)
         return closing(
@@ -108,6 +97,16 @@ def around(value: Value, state: State, frame: Frame, node: ast.AST, body: Callab
         return _object(value, state, frame, node, body)
     if isinstance(value, Const | Null):
         return body([(state, UNKNOWN)])
+    role = _recording(node, frame)
+    if role is not None:
+        frame.raises(state, node)
+        place = frame.place(node)
+        return closing(
+            [(state, UNKNOWN)],
+            frame,
+            body,
+            lambda after, egress: [(each, False) for each, _ in run.rule.done(run, role, after, place, UNKNOWN)],
+        )
     run.escape(value, frame.place(node), "is entered as a manager that this analysis does not know")
     frame.raises(state, node)
     return body([(state.age(run.lasting), value if isinstance(value, Path | Partial) else UNKNOWN)])

@@ -13,9 +13,9 @@ from typing import Any, Literal
 
 try:
     import uvicorn
+    from anyio import CapacityLimiter, to_thread
     from fastapi import FastAPI, HTTPException
     from pydantic import BaseModel, ConfigDict, Field
-    from starlette.concurrency import run_in_threadpool
 except ImportError as error:
     raise ImportError(
         f"the demo backend's HTTP server needs FastAPI and uvicorn, and {error.name} is not installed: "
@@ -44,14 +44,15 @@ class LoadRequest(BaseModel):
 def make_app(backend: WholeBackend, *, at_end: Callable[[], object] = lambda: None) -> FastAPI:
     """The application. `at_end` is called when the server shuts down.
 
-    A load and an unload have a thread each while they last; status and cancel are answered by the event loop itself, so
-    that no number of waiting loads can hold them up.
+    Loads have threads of the common pool. Unloads have one of their own, and status and cancel are answered by the
+    event loop itself: no number of waiting loads can hold them up.
     """
+    unloading = CapacityLimiter(1)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         yield
-        await run_in_threadpool(at_end)
+        await to_thread.run_sync(at_end)
 
     app = FastAPI(title="pytest-vramsettle demo backend", lifespan=lifespan)
 
@@ -64,8 +65,9 @@ def make_app(backend: WholeBackend, *, at_end: Callable[[], object] = lambda: No
         return {"status": outcome, **backend.status().as_dict()}
 
     @app.post("/unload")
-    def unload() -> dict[str, Any]:
-        return {"status": "unloaded" if backend.unload() else "nothing_loaded"}
+    async def unload() -> dict[str, Any]:
+        had_one = await to_thread.run_sync(backend.unload, limiter=unloading)
+        return {"status": "unloaded" if had_one else "nothing_loaded"}
 
     @app.post("/cancel")
     async def cancel() -> dict[str, Any]:
