@@ -13,8 +13,13 @@ import time
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from fake_gpu import Driver, DriverStateError, InvalidValue, Ramp
+from fake_gpu.llama import make_shape
+from fake_gpu.llama.options import Options
+from fake_gpu.llama.sizes import lay_out
 from fake_gpu.units import GIB, MIB
 from pytest_vramsettle import _procfs
 from pytest_vramsettle.clock import VirtualClock
@@ -166,6 +171,38 @@ def test_cuda_visible_devices_chooses(driver: Driver, visible: str, used: list[i
     with Llama(server(driver), *CONTEXT, "-ngl", "99", environment=environment) as llama:
         llama.ready()
         assert [gpu.index for gpu in driver.gpus if gpu.memory.used] == used
+
+
+SIZES = st.integers(min_value=0, max_value=200 * GIB)
+
+
+@given(
+    free=st.lists(SIZES, min_size=1, max_size=4),
+    weights=st.integers(min_value=1, max_value=300 * GIB),
+    layers=st.integers(min_value=1, max_value=120),
+    context=st.sampled_from([0, 512, 32_768]),
+    kind=st.sampled_from(["f16", "q4_0", "q8_0"]),
+)
+def test_what_is_fitted_fits(free: list[int], weights: int, layers: int, context: int, kind: str) -> None:
+    shape = make_shape(
+        weights=weights,
+        layers=layers,
+        kv_bytes_per_token="128 KiB",
+        overhead="512 MiB",
+        train_context=131_072,
+        load_time=0,
+        crash=None,
+        ignores_sigterm=False,
+        leaves_child=False,
+        reclaim=Ramp.immediate(),
+    )
+    layout = lay_out(shape, Options(context=context, type_k=kind, type_v=kind), free)
+    assert 0 <= layout.on_gpu <= layers
+    assert all(layout.total(gpu) <= max(0, size - GIB) for gpu, size in enumerate(free))
+    assert layout.context == (context or layout.context)
+    assert layout.context >= 4096 or context == 512
+    if layout.on_gpu < layers and not context:
+        assert layout.context == 4096  # no layer is given up for a longer context
 
 
 def test_several_gpus_share_the_layers(driver: Driver) -> None:

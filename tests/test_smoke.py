@@ -104,7 +104,8 @@ def test_seven_of_seven_and_nothing_left(driver: Driver, tmp_path: Path) -> None
 
 
 def test_without_the_wait_layers_are_on_the_cpu(driver: Driver, tmp_path: Path) -> None:
-    with app(driver, wait="none") as served:
+    slow = Ramp.linear("5s", after="5s")  # however slow this machine is, nothing is back
+    with app(driver, wait="none", reclaim=slow, load_time="250ms") as served:
         report = run_smoke(served.url, patient(tmp_path), pid=served.pid)
     assert failed(report) == ["load, another context", "load, another cache type"]
     for step in (report.steps[2], report.steps[4]):
@@ -112,7 +113,7 @@ def test_without_the_wait_layers_are_on_the_cpu(driver: Driver, tmp_path: Path) 
 
 
 def test_a_server_that_leaves_children_is_told_by_step(driver: Driver, tmp_path: Path) -> None:
-    with app(driver, leaves_child=True, reclaim=Ramp.immediate()) as served:
+    with app(driver, leaves_child=True, reclaim=Ramp.immediate(), load_time="250ms") as served:
         report = run_smoke(served.url, patient(tmp_path, gone_within="100ms"), pid=served.pid)
     assert failed(report) == ["unload", "processes afterwards"]
     assert len(report.orphans.problems) == 3
@@ -124,7 +125,7 @@ def test_the_command_writes_text_and_json(
 ) -> None:
     patient(tmp_path)
     spec = ("--spec", str(tmp_path / "patient.toml"))
-    with app(driver, reclaim=Ramp.immediate()) as served:
+    with app(driver, reclaim=Ramp.immediate(), load_time="250ms") as served:
         assert smoke(monkeypatch, served.url, *spec, "--pid", str(served.pid)) == 0
         text = capsys.readouterr().out
         assert smoke(monkeypatch, served.url, *spec, "--format", "json") == 0

@@ -58,8 +58,8 @@ def lay_out(shape: Shape, options: Options, free: Sequence[int]) -> Layout:
         if not options.context:
             context = _reduced(shape, options, room, context)
         most = [_most_layers(shape, options, size, context) for size in _allowed(options, room)]
-        if sum(most) < wanted:
-            return _layout(shape, options, context, tuple(most))
+        spread = tuple(most) if sum(most) < wanted else _within(most, _spread(options, wanted, free))
+        return _layout(shape, options, context, spread)
     return _layout(shape, options, context, _spread(options, wanted, free))
 
 
@@ -117,3 +117,14 @@ def _spread(options: Options, wanted: int, free: Sequence[int]) -> tuple[int, ..
         reached += part
         ends.append(round(wanted * reached / whole))
     return tuple(end - begin for begin, end in zip([0, *ends], ends, strict=False))
+
+
+def _within(most: Sequence[int], spread: Sequence[int]) -> tuple[int, ...]:
+    """As `spread`, but nowhere more than there is room for: what is too much on one GPU goes to others."""
+    layers = [min(pair) for pair in zip(most, spread, strict=True)]
+    rest = sum(spread) - sum(layers)
+    for gpu, room in enumerate(most):
+        more = min(rest, room - layers[gpu])
+        layers[gpu] += more
+        rest -= more
+    return tuple(layers)

@@ -20,12 +20,13 @@ static const char ABANDONED[] = "fake llama-server: the fake driver that it belo
 
 static char own_path[PATH_MAX];
 static struct pollfd watched[FIRST + CONNECTIONS];
-static volatile sig_atomic_t asked_to_end;
 
+/* At once, and not by a flag: a signal just before poll(2) would be forgotten. */
 static void on_signal(int number)
 {
     (void)number;
-    asked_to_end = 1;
+    write_all(STDERR_FILENO, BYE, sizeof BYE - 1);
+    _exit(0);
 }
 
 /* A frame for the driver: a letter, a number, bytes. */
@@ -204,13 +205,10 @@ int main(int argc, char **argv)
     int code = -2;
     if (watched[DRIVER].fd >= 0 &&
         send_request(watched[DRIVER].fd, argc, argv, own_path, visible != NULL ? visible : "\x01") == 0)
-        for (code = -1; code == -1 && !asked_to_end;)
+        for (code = -1; code == -1;)
             code = serve();
-    if (code == -2) {
-        write_all(STDERR_FILENO, ABANDONED, sizeof ABANDONED - 1);
-        return 1;
-    }
-    if (code == -1)
-        write_all(STDERR_FILENO, BYE, sizeof BYE - 1);
-    return code == -1 ? 0 : code;
+    if (code >= 0)
+        return code;
+    write_all(STDERR_FILENO, ABANDONED, sizeof ABANDONED - 1);
+    return 1;
 }
