@@ -15,6 +15,7 @@ from fake_gpu import Driver, Fault, Ramp
 from pytest_vramsettle import _procfs
 from pytest_vramsettle.clock import VirtualClock
 from pytest_vramsettle.demo.backend import Backend
+from pytest_vramsettle.demo.server import Server
 from pytest_vramsettle.settle import SettleResult, wait_for_vram_settle
 from pytest_vramsettle.whole_backend import BackendError, BackendStatus, WholeBackend
 
@@ -263,6 +264,24 @@ def test_a_model_that_takes_too_long_is_ended(card: Driver, monotonic_clock: Vir
         backend.load("a.gguf")
     assert 5 <= monotonic_clock.elapsed < 6
     assert sum(process.alive for process in card.processes) == 0
+
+
+def test_what_an_interrupted_load_leaves_is_not_taken_for_what_was_there(
+    card: Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend = serve(card)
+    backend.load("a.gguf")
+
+    def interrupt(*arguments: object) -> bool:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Server, "wait_until_ready", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            backend.load("b.gguf")
+    assert backend.status().phase == "idle"
+    assert backend.load("a.gguf") == "loaded"
+    assert sum(process.alive for process in card.processes) == 1
 
 
 def test_a_server_that_cannot_be_started(card: Driver) -> None:

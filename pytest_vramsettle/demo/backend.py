@@ -81,6 +81,7 @@ class Backend:
             if self._serves(wanted):
                 return "already_loaded"
             self._status = BackendStatus("stopping", model, context, cache_type)
+            self._settings = None  # whatever is raised from here on, what runs then is not what was there
             outcome: LoadOutcome = "cancelled"
             try:
                 outcome = self._replace_server(wanted)
