@@ -27,13 +27,17 @@ class Call:
     faults: tuple[Fault, ...] = ()
     covered: bool = True
     """False where the fake does not know this option or function: its answer is not to be taken for truth."""
+    delay_ns: int | None = 0
+    """How long after `at_ns` it is answered, if its client lives so long; None where it gets no answer."""
 
 
 class CallLog:
     """A bounded list of calls. Writing is cheap: the Call objects are made when somebody reads."""
 
     def __init__(self) -> None:
-        self._rows: deque[tuple[str, str, int, int, int | None, tuple[Fault, ...], bool]] = deque(maxlen=LIMIT)
+        self._rows: deque[tuple[str, str, int, int, int | None, tuple[Fault, ...], bool, int | None]] = deque(
+            maxlen=LIMIT
+        )
         self.write = self._rows.append
         """Takes the fields of a Call, in order, as one tuple."""
 

@@ -27,6 +27,7 @@ from fake_gpu.deaths import Deaths
 from fake_gpu.errors import DriverStateError, InvalidValue
 from fake_gpu.fault import Fault, Injection, Injections
 from fake_gpu.gpu import Gpu, Presence, total_and_reserved
+from fake_gpu.history import History
 from fake_gpu.llama import NAME, LlamaServers, make_shape
 from fake_gpu.nvml.dispatch import Nvml, Session
 from fake_gpu.process import ComputeType, Death, Process, open_pidfd
@@ -70,6 +71,8 @@ class Driver:
         """The GPUs that clients count, in the order of their indices."""
         self.processes: list[Process] = []
         """Every process that ever held memory, dead ones included."""
+        self.history = History()
+        """What the cards were like until now."""
         self.closed = threading.Event()
         self._order: list[Gpu] = []
         self._log = CallLog()
@@ -236,10 +239,11 @@ class Driver:
 
     def set_presence(self, gpu: Gpu, presence: Presence) -> None:
         """What `Gpu.remove`, `.lose` and `.restore` do."""
-        self.sync()
+        now = self.sync()
         with self.lock:
             gpu._presence = presence
             self._enumerate()
+            self.history.presence(now, gpu, presence)
 
     def _enumerate(self) -> None:
         self.enumerated = tuple(gpu for gpu in self._order if gpu.presence_in_model is not Presence.REMOVED)
@@ -366,9 +370,8 @@ class Driver:
             with self.lock:  # checked and taken under one lock: of two threads that want the last memory one gets it
                 if all(gpu.has_room(size, now) for gpu, size in process._held.items()):
                     self.processes.append(process)
-                    for gpu in process._held:
-                        gpu.enlist(process)
-                        gpu.changed(now)
+                    for gpu, size in process._held.items():
+                        gpu.enlist(process, size, now)
                     break
             try:
                 for gpu, size in process._held.items():

@@ -171,8 +171,11 @@ class Gpu:
         """Bytes at a time on the driver's clock that has already been brought up to date."""
         with self.driver.lock:
             used = self.used_at(now_ns)
-        total, reserved = self._total, self._reserved
-        return Memory(total, reserved, used, total - reserved - used)
+        return self.with_used(used)
+
+    def with_used(self, used: int) -> Memory:
+        """Bytes where so many are used."""
+        return Memory(self._total, self._reserved, used, self._total - self._reserved - used)
 
     def used_at(self, now_ns: int) -> int:
         """Bytes that processes hold or have not given back. The caller holds the driver's lock.
@@ -209,6 +212,7 @@ class Gpu:
                 if more <= 0 or self.has_room(more, now):
                     self._unlisted = wanted
                     self.changed(now)
+                    self.driver.history.held(now, self, None, wanted)
                     return
             self.check_room(more, now)  # says what is in the way; another thread may have made room meanwhile
 
@@ -220,10 +224,12 @@ class Gpu:
         """A process came, went or changed its size. The caller holds the driver's lock."""
         self._changed_ns = max(self._changed_ns, now_ns)
 
-    def enlist(self, process: Process) -> None:
-        """A process holds something here from now on. The caller holds the driver's lock."""
+    def enlist(self, process: Process, size: int, now_ns: int) -> None:
+        """A process holds so many bytes here from now on. The caller holds the driver's lock."""
         if process not in self._holders:
             self._holders.append(process)
+        self.changed(now_ns)
+        self.driver.history.held(now_ns, self, process, size)
 
     def delist(self, process: Process) -> None:
         """A process holds nothing here any more. The caller holds the driver's lock."""

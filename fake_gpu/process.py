@@ -117,6 +117,20 @@ class Process:
         return self._died_ns is None
 
     @property
+    def death_in_model(self) -> int | None:
+        """When it died, as far as the driver has noticed."""
+        return self._died_ns
+
+    @property
+    def back_ns(self) -> int | None:
+        """When the last of its memory is back; None while it lives in the model, and where that is never."""
+        if self._died_ns is None:
+            return None
+        after = [self._ramps.get(gpu, self.reclaim).done_after_ns(held) for gpu, held in self._held.items()]
+        known = [one for one in after if one is not None]
+        return self._died_ns + max(known, default=0) if len(known) == len(after) else None
+
+    @property
     def died_ns(self) -> int | None:
         """When it died, on the driver's clock; None while it lives."""
         self.driver.sync()
@@ -152,8 +166,7 @@ class Process:
                     break
                 if more <= 0 or gpu.has_room(more, now):
                     self._held[gpu] = wanted
-                    gpu.enlist(self)
-                    gpu.changed(now)
+                    gpu.enlist(self, wanted, now)
                     return
             gpu.check_room(more, now)  # says what is in the way; another thread may have made room meanwhile
         raise DriverStateError(f"{self!r} is dead and cannot allocate")
@@ -167,10 +180,11 @@ class Process:
 
         For a co-tenant that ends: it is none of those whose memory anybody waits for.
         """
-        self.driver.sync()
+        now = self.driver.sync()
         with self.driver.lock:
             self._held.pop(gpu, None)
             gpu.delist(self)
+            self.driver.history.held(now, gpu, self, 0)
 
     def _only_gpu(self, gpu: Gpu | None) -> Gpu:
         if gpu is not None:

@@ -5,11 +5,12 @@
 import enum
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
 if TYPE_CHECKING:
+    from pytest_vramsettle.contracts.config import Declared
     from pytest_vramsettle.contracts.verdicts import Outcome
 
 
@@ -30,7 +31,8 @@ def check(
 ) -> None:
     """Checks the contracts in pyproject.toml. Exits 1 where one is violated, cannot be told or is vacuous; 2 on errors.
 
-    A waived contract passes as long as it is not kept. The source is read, never imported.
+    A waived contract passes as long as it is violated or cannot be told. The source is read, never imported.
+    With --prove: 1 where an edit was missed, or none could be made.
     """
     from pytest_vramsettle.contracts.config import load
     from pytest_vramsettle.contracts.errors import ContractError
@@ -42,17 +44,36 @@ def check(
         if prove and format_ is not Format.TEXT:
             raise ContractError("--prove writes a table for people: leave --format out")
         if prove:
-            from pytest_vramsettle.contracts.prove import prove_all
-
-            report = prove_all(declared.contracts)
-            print(report.text)
-            raise typer.Exit(0 if report.passes else 1)
-        outcomes = [contract.check_static() for contract in declared.contracts]
+            _prove(declared)
     except ContractError as error:
         print(f"vramsettle check: {error}", file=sys.stderr)
         raise typer.Exit(2) from None
+    outcomes, wrong = [], False
+    for contract in declared.contracts:
+        try:
+            outcomes.append(contract.check_static())
+        except ContractError as error:
+            wrong = True
+            print(f"vramsettle check: {declared.where(contract)}: {error}", file=sys.stderr)
+    if wrong:
+        raise typer.Exit(2)
     print(_written(outcomes, format_, path.resolve().parent))
     raise typer.Exit(0 if all(outcome.passes for outcome in outcomes) else 1)
+
+
+def _prove(declared: "Declared") -> NoReturn:
+    from pytest_vramsettle.contracts.errors import ContractError
+    from pytest_vramsettle.contracts.prove import Report, prove
+
+    proofs = []
+    for contract in declared.contracts:
+        try:
+            proofs.append(prove(contract))
+        except ContractError as error:
+            raise ContractError(f"{declared.where(contract)}: {error}") from None
+    report = Report(tuple(proofs))
+    print(report.text)
+    raise typer.Exit(0 if report.passes else 1)
 
 
 def _written(outcomes: "list[Outcome]", format_: Format, base: Path) -> str:

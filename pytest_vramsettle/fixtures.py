@@ -16,6 +16,12 @@ if TYPE_CHECKING:
     from pytest_vramsettle.deaths import Follower
     from pytest_vramsettle.kills import KillRecord
     from pytest_vramsettle.settle import SettleResult
+    from pytest_vramsettle.timeline import Timeline, WaitLog
+
+WAITS_KEY: pytest.StashKey[WaitLog] = pytest.StashKey()
+LOCKS_KEY: pytest.StashKey[TracedLocks] = pytest.StashKey()
+TIMELINE_KEY: pytest.StashKey[Timeline] = pytest.StashKey()
+"""What a teardown that fails has kept of the fake machine."""
 
 DRIVER_KEY: pytest.StashKey[Driver] = pytest.StashKey()
 FOLLOWER_KEY: pytest.StashKey[Follower] = pytest.StashKey()
@@ -46,8 +52,10 @@ def fake_driver(request: pytest.FixtureRequest) -> Iterator[Driver]:
     """A fake NVIDIA driver without GPUs, active for the test; on the virtual clock where the test asks for that too."""
     clock = request.getfixturevalue("_virtual_clock") if "_virtual_clock" in request.fixturenames else None
     from fake_gpu import Driver
+    from pytest_vramsettle.timeline.waits import WaitLog
 
-    with Driver(clock=clock) as driver:
+    with Driver(clock=clock) as driver, WaitLog(driver.clock) as waits:
+        request.node.stash[WAITS_KEY] = waits
         request.node.stash[DRIVER_KEY] = driver
         yield driver
         del request.node.stash[DRIVER_KEY]
@@ -103,9 +111,25 @@ def lock_contract(request: pytest.FixtureRequest) -> LockContract:
 @pytest.fixture
 def traced_locks(request: pytest.FixtureRequest) -> Iterator[TracedLocks]:
     """Wraps locks by name: `trace = traced_locks(backend, "_lock")`. Markers max_hold are judged at the test's end."""
+    from pytest_vramsettle.contracts.errors import HoldFailure
     from pytest_vramsettle.contracts.tracing import TracedLocks, limits_of
 
     limits = limits_of(request.node)
     with TracedLocks() as traced:
+        request.node.stash[LOCKS_KEY] = traced
         yield traced
-        traced.check_holds(limits)
+        try:
+            traced.check_holds(limits)
+        except HoldFailure:
+            _keep_timeline(request.node)
+            raise
+
+
+def _keep_timeline(item: pytest.Item) -> None:
+    """Before the fake driver is torn down too."""
+    if item.stash.get(DRIVER_KEY, None) is not None:
+        from pytest_vramsettle.reporting import timeline_of
+
+        timeline = timeline_of(item)
+        if timeline is not None:
+            item.stash[TIMELINE_KEY] = timeline

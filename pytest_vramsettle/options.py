@@ -64,7 +64,28 @@ def add_options(parser: pytest.Parser) -> None:
         default=None,
         help="run every test on the virtual monotonic clock, but those marked real_clock",
     )
+    parser.getgroup("vramsettle").addoption(
+        "--vramsettle-report",
+        metavar="DIR",
+        help="write DIR/index.html: what each test that used the fake driver did to GPU memory, in pictures",
+    )
     parser.addini("virtual_clock", "whether every test runs on the virtual monotonic clock", type="bool", default=False)
+
+
+def report_directory(config: pytest.Config) -> Path | None:
+    """Where the page goes; None where none is asked for. Raises `pytest.UsageError` where that is no directory."""
+    asked = config.getoption("vramsettle_report", None)
+    if asked is None:
+        return None
+    directory = config.invocation_params.dir / str(asked)
+    if not str(asked) or (directory.exists() and not directory.is_dir()):
+        raise pytest.UsageError(f"--vramsettle-report={asked}: that is a file; give a directory, which may be new")
+    return directory
+
+
+def is_worker(config: pytest.Config) -> bool:
+    """Whether this process runs tests for another, which gets the reports."""
+    return hasattr(config, "workerinput")
 
 
 def declares_contracts(path: Path) -> bool:

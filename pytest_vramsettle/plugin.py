@@ -9,6 +9,7 @@ import pytest
 
 from pytest_vramsettle.fixtures import (
     DRIVER_KEY,
+    TIMELINE_KEY,
     _virtual_clock,
     fake_driver,
     kill_record,
@@ -24,7 +25,9 @@ from pytest_vramsettle.options import (
     add_contracts,
     add_options,
     declares_contracts,
+    is_worker,
     options_of,
+    report_directory,
     wants_clock,
     whole_suite,
 )
@@ -78,6 +81,32 @@ def pytest_configure(config: pytest.Config) -> None:
         "max_hold(lock, seconds): with the fixture traced_locks: the test fails where that lock was held for longer.",
     )
     add_contracts(config)
+    report_directory(config)
+    if not is_worker(config):
+        config.pluginmanager.register(_Receiver(config), "vramsettle-receiver")
+
+
+class _Receiver:
+    """Where the reports arrive: in this process, from its own tests or from workers."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._config = config
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Before the terminal prints it."""
+        if hasattr(report, "vramsettle_timeline"):
+            from pytest_vramsettle.reporting import receive
+
+            receive(self._config, report)
+
+    def pytest_sessionfinish(self) -> None:
+        """Writes the page, after Ctrl-C too."""
+        directory = report_directory(self._config)
+        if directory is not None:
+            from pytest_vramsettle.reporting import write
+
+            write(self._config, directory)
 
 
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
@@ -136,14 +165,19 @@ def pytest_runtest_makereport(
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Adds the state of the fake machine and the last calls to the report of a test that failed."""
     report = yield
-    driver = item.stash.get(DRIVER_KEY, None)
-    if report.failed and driver is not None and call.when == "call":
-        from pytest_vramsettle.report import describe_driver
+    used = DRIVER_KEY in item.stash or TIMELINE_KEY in item.stash
+    if used and (report.failed or (call.when == "call" and report_directory(item.config) is not None)):
+        from pytest_vramsettle.reporting import tell
 
-        report.sections.append(("fake NVIDIA driver", describe_driver(driver)))
+        tell(item, report)
     return report
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Names what tests on the virtual clock left behind."""
+    """Names what tests on the virtual clock left behind, and the page that was written."""
     summarise(terminalreporter, config)
+    if report_directory(config) is not None:
+        from pytest_vramsettle.reporting import PAGE_KEY
+
+        if PAGE_KEY in config.stash:
+            terminalreporter.write_sep("-", config.stash[PAGE_KEY])

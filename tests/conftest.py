@@ -32,3 +32,12 @@ def driver(clock: HandClock) -> Iterator[Driver]:
     """An active driver on that clock, with NVML initialised in this process."""
     with initialised(Driver(clock=clock)) as driver:
         yield driver
+
+
+@pytest.fixture(autouse=True)
+def _light_runs(request: pytest.FixtureRequest) -> None:
+    """Runs of pytest inside tests do without plugins that they have no use for: hypothesis' alone doubles the time."""
+    if "pytester" in request.fixturenames:
+        request.getfixturevalue("pytester")  # it takes these options away, so first it
+        environment = request.getfixturevalue("monkeypatch")
+        environment.setenv("PYTEST_ADDOPTS", "-p no:hypothesispytest -p no:anyio")

@@ -84,9 +84,9 @@ def test_a_waived_violation_passes_and_is_suppressed(app: Path) -> None:
     ("change", "said"),
     [
         (('lock = "_lock"\nat', 'lokc = "_lock"\nat'), "must_not_hold takes no key 'lokc'; did you mean 'lock'?"),
-        (('rule = "must_not_name"', 'rule = "must_name"'), "(no-flag): rule = 'must_name' is not known; there are"),
-        (('name = "had_live_process"', ""), "number 5 (no-flag): Object missing required field `name`"),
-        (("only_if = true", 'only_if = "yes"'), "number 3 (stamped): Expected `bool`, got `str` - at `$.only_if`"),
+        (('rule = "must_not_name"', 'rule = "must_name"'), "'must_name' is not known; did you mean 'must_not_name'?"),
+        (('name = "had_live_process"', ""), "number 5 (no-flag): missing required field `name`"),
+        (("only_if = true", 'only_if = "yes"'), "number 3 (stamped): Expected `bool`, got `str`, at `only_if`"),
         (('id = "no-flag"', 'id = "stamped"'), "another contract has this id"),
         (('id = "no-flag"', 'id = "no-flag'), "is no TOML"),
         ((":Backend", ":Back"), "no class 'Back' in module 'myapp.backend'; did you mean 'Backend'?"),
@@ -109,6 +109,25 @@ def test_errors_exit_2(app: Path) -> None:
     done = check(app)
     assert (done.returncode, done.stdout) == (2, "")
     assert "there is no [[tool.vramsettle.contracts]] in it" in done.stderr
+
+
+def test_what_is_not_in_the_code_names_the_contract_and_its_line(app: Path) -> None:
+    (app / "pyproject.toml").write_text(TOML.replace('within = "_kill_process"', 'within = "_kil_process"'))
+    for arguments in ((), ("--prove",)):
+        done = check(app, *arguments)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert "pyproject.toml, line 16 (stamped): " in done.stderr
+        assert "no function '_kil_process'; did you mean '_kill_process'?" in done.stderr
+
+
+def test_sarif_of_a_vacuous_contract_is_never_suppressed(app: Path) -> None:
+    typo = TOML.replace('at = "_wait_for_vram_settle"', 'at = "_wiat_for_vram_settle"\nwaive = "moves"')
+    (app / "pyproject.toml").write_text(typo)
+    done = check(app, "--format", "sarif")
+    assert done.returncode == 1
+    results = json.loads(done.stdout)["runs"][0]["results"]
+    assert [(each["level"], "suppressions" in each) for each in results] == [("error", False), ("warning", False)]
+    assert "matches nothing: the contract is vacuous" in results[0]["message"]["text"]
 
 
 def test_pytest_collects_contracts_with_readable_ids(pytester: pytest.Pytester) -> None:

@@ -193,20 +193,6 @@ def test_a_plain_lock_let_go_by_another_thread(traced_locks: TracedLocks) -> Non
     assert trace.held_by(threading.current_thread()) == ()
 
 
-def test_what_is_no_lock_is_refused(traced_locks: TracedLocks) -> None:
-    backend = Backend()
-    with pytest.raises(ContractError, match="has no attribute '_lokc'; there are _lock, _other, _ready"):
-        traced_locks(backend, "_lokc")
-    with pytest.raises(ContractError, match="no lock, it has no acquire"):
-        traced_locks(backend, "good")
-    with pytest.raises(ContractError, match="has no function 'wait' to watch"):
-        traced_locks(backend, "_lock", watch="wait")
-    with pytest.raises(HoldFailure, match="'_wait' is not watched"):
-        traced_locks.assert_not_held(during="_wait")
-    with pytest.raises(HoldFailure, match="no lock 'x' is traced"):
-        traced_locks.longest("x")
-
-
 def test_max_hold(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(
         """

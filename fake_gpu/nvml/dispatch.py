@@ -174,8 +174,19 @@ class Nvml:
             code, outs = error.code, error.outs
             if error.delay_ns and delay != NEVER:
                 delay += error.delay_ns
-        answered = None if delay == NEVER else code
-        self._log(("nvml", entry.name, session.pid, now, answered, faults, entry.handler is not None))
+        never = delay == NEVER
+        self._log(
+            (
+                "nvml",
+                entry.name,
+                session.pid,
+                now,
+                None if never else code,
+                faults,
+                entry.handler is not None,
+                None if never else delay,
+            )
+        )
         if entry.reply is not None and code == 0 and outs.__class__ is bytes:
             return entry.reply.pack(0, len(outs), outs), delay
         return _encode(code, outs, present), delay

@@ -63,8 +63,8 @@ def execute(driver: Driver, frame: bytes, pid: int) -> Execution:
         faults = tuple([injection.fault for injection in met])
         fortune = add_up(met, reported)
     output = _output(plan, Run(driver, plan.request, counted, gpus, now, fortune.failures), fortune)
-    code = None if fortune.delay_ns == NEVER else output.code
-    driver.log.write(("nvidia-smi", plan.command_line, pid, now, code, faults, plan.covered))
+    code, delay_ns = (None, None) if fortune.delay_ns == NEVER else (output.code, fortune.delay_ns)
+    driver.log.write(("nvidia-smi", plan.command_line, pid, now, code, faults, plan.covered, delay_ns))
     return Execution(_IGNORE_SIGTERM if fortune.ignores_sigterm else b"", _orders(output, fortune), fortune.delay_ns)
 
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pytest_vramsettle.contracts import analysis
 from pytest_vramsettle.contracts.engine import Run, Scope
-from pytest_vramsettle.contracts.errors import ContractError, SourceError
+from pytest_vramsettle.contracts.errors import SourceError
+from pytest_vramsettle.contracts.missing import first_missing, missing_imports
 from pytest_vramsettle.contracts.naming import find_name
-from pytest_vramsettle.contracts.patterns import Pattern
 from pytest_vramsettle.contracts.rules import Finding, FollowRule, HoldRule, PrecedeRule, RecheckRule, Watching
 from pytest_vramsettle.contracts.source import Parts, Unit, closest, dotted, without_collections
+from pytest_vramsettle.contracts.spelling import elsewhere, locks, unused
 from pytest_vramsettle.contracts.verdicts import Outcome, Verdict
 
 if TYPE_CHECKING:
@@ -28,20 +29,24 @@ def check(contract: Contract, scope: Scope) -> Outcome:
 def _check(contract: Contract, scope: Scope) -> Outcome:
     within = function_in(scope, contract.within) if contract.within is not None else None
     if contract.rule == "must_not_name":
-        return _outcome(contract, scope, list(find_name(scope, contract.name, within)), "")
+        named = list(find_name(scope, contract.name, within))
+        return _outcome(contract, scope, [*named, *(missing_imports(scope) if within is None else ())], "")
     rule = _rule(contract)
-    locks = lock_paths(scope, contract.lock) if contract.lock else {}
-    run = analysis.analyse(scope, rule, locks, _names(contract, locks), within)
+    paths = lock_paths(scope, contract.lock) if contract.lock else {}
+    run = analysis.analyse(scope, rule, paths, _names(contract, paths), within)
     findings = [*rule.findings, *_deferred(run)]
-    targets = {name for pattern in contract.patterns.values() for name in pattern.names} | {path[-1] for path in locks}
+    targets = {name for pattern in contract.patterns.values() for name in pattern.names} | {path[-1] for path in paths}
     if not any(finding.doubt is None for finding in findings):
-        findings += analysis.doubts(run, rule, targets, within)
-    return _outcome(contract, scope, findings, _nowhere(contract, scope) or _not_reached(contract, rule))
+        findings += [*missing_imports(scope), *analysis.doubts(run, rule, targets, within)]
+    misspelt = unused(contract, scope)
+    outcome = _outcome(contract, scope, findings, misspelt or _not_reached(contract, rule, scope))
+    # It explains the other verdicts too: what nobody calls comes before nothing.
+    return replace(outcome, note=misspelt) if misspelt else outcome
 
 
-def _names(contract: Contract, locks: dict[Parts, str]) -> set[str]:
+def _names(contract: Contract, paths: dict[Parts, str]) -> set[str]:
     names = {name for pattern in contract.patterns.values() for name in pattern.names}
-    for path in locks:
+    for path in paths:
         names.add(path[-1])
     for pattern in contract.patterns.values():
         if pattern.kind == "recording":
@@ -86,31 +91,23 @@ def function_in(scope: Scope, name: str) -> Unit:
         return scope.module.functions[name]
     there = {method for each in scope.project.mro(cls) for method in each.methods} if cls is not None else set()
     owner = f"class {cls.name}" if cls is not None else f"module {scope.module.name}"
-    raise SourceError(
-        f"{scope.module.path}: {owner} has no function {name!r}{closest(name, there | set(scope.module.functions))}"
-    )
+    # 'Backend.load' is 'load' here.
+    near = closest(name.rpartition(".")[2], there | set(scope.module.functions))
+    raise SourceError(f"{scope.module.path}: {owner} has no function {name!r}{near}{first_missing(scope)}")
 
 
-def _nowhere(contract: Contract, scope: Scope) -> str:
-    """What the contract names and no code does."""
-    words = frozenset(word for module in scope.modules for word in module.identifiers)
-    wanted = {contract.lock.rpartition(".")[2]: f"the lock {contract.lock!r}"} if contract.lock else {}
-    for role, pattern in contract.patterns.items():
-        if role != "first":
-            wanted[pattern.parts[-1]] = f"{pattern.text!r}"
-    for word, what in wanted.items():
-        if word not in words:
-            return f"{what} is used by no code{closest(word, [each for each in words if each.startswith('_')])}"
-    return ""
-
-
-def _not_reached(contract: Contract, rule: Watching) -> str:
+def _not_reached(contract: Contract, rule: Watching, scope: Scope) -> str:
     wanted = {"must_not_hold": ("lock", "at"), "must_precede": ("then",), "must_follow": ("kill",)}
+    where = f" in {contract.within}" if contract.within else ""
     for role in wanted.get(contract.rule, ("lock", "then")):
-        if role not in rule.seen:
-            what = f"the lock {contract.lock!r} is never taken" if role == "lock" else ""
-            where = f" in {contract.within}" if contract.within else ""
-            return (what or f"{contract.patterns[role].text} is never reached") + where
+        if role in rule.seen:
+            continue
+        if role == "lock":
+            others = locks(scope) - {contract.lock}
+            near = closest(contract.lock, others) if contract.lock not in locks(scope) and others else ""
+            return f"the lock {contract.lock!r} is never taken{where}{near}"
+        pattern = contract.patterns[role]
+        return f"{pattern.text} is never reached{where}{elsewhere(pattern, scope) if where else ''}"
     return ""
 
 
@@ -134,31 +131,3 @@ def lock_paths(scope: Scope, name: str) -> dict[Parts, str]:
                     if called == "Condition" and (last,) in targets and inner:
                         paths[inner[1:] if inner[0] == "self" else inner] = name
     return paths
-
-
-def refuse_contradictions(contracts: Sequence[Contract]) -> None:
-    """Raises `ContractError` for two contracts that no code can keep both."""
-    for index, one in enumerate(contracts):
-        for other in contracts[index + 1 :]:
-            why = _contradiction(one, other) or _contradiction(other, one)
-            if why:
-                raise ContractError(f"these contracts contradict each other: {one.text!r} and {other.text!r}: {why}")
-
-
-def _contradiction(one: Contract, other: Contract) -> str:
-    if one.target.spec != other.target.spec:
-        return ""
-    first, second = one.patterns, other.patterns
-    both_ways = _parts(first, "first") == _parts(second, "then") and _parts(first, "then") == _parts(second, "first")
-    if one.rule == other.rule == "must_precede" and one.within == other.within and both_ways:
-        return "each of the two calls would have to come before the other"
-    if one.rule == "must_not_name" and one.within in (None, other.within):
-        named = {part for pattern in second.values() for part in pattern.parts} | {other.lock, other.name} - {""}
-        if other.rule != "must_not_name" and one.name in named:
-            return f"{one.name!r} may not be named, and the other contract needs it"
-    return ""
-
-
-def _parts(patterns: object, role: str) -> Parts:
-    found = patterns.get(role) if isinstance(patterns, dict) else None
-    return found.parts if isinstance(found, Pattern) else ()

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from pytest_vramsettle.contracts.checking import refuse_contradictions
 from pytest_vramsettle.contracts.contract import Contract, Target
+from pytest_vramsettle.contracts.contradictions import refuse_contradictions, refuse_repetitions
 from pytest_vramsettle.contracts.errors import ContractError
 from pytest_vramsettle.contracts.patterns import Pattern
 from pytest_vramsettle.contracts.source import Project, closest
+
+_HEADER = re.compile(r"\s*\[\[\s*tool\s*\.\s*vramsettle\s*\.\s*contracts\s*\]\]")
 
 
 class Entry(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, tag_field="rule"):
@@ -118,55 +121,114 @@ _KINDS = {kind.__struct_config__.tag: kind for kind in (MustNotHold, MustPrecede
 
 @dataclass(frozen=True, slots=True)
 class Declared:
-    """All contracts of one file; they share the modules that they parse."""
+    """All contracts of one file; they share the modules that they parse. `lines` are those of their headers."""
 
     path: Path
     contracts: tuple[Contract, ...]
     project: Project
+    lines: tuple[int, ...] = ()
+
+    def where(self, contract: Contract) -> str:
+        """'pyproject.toml, line 12 (wait-outside-the-lock)'."""
+        number = self.contracts.index(contract)
+        line = f", line {self.lines[number]}" if self.lines else ""
+        return f"{self.path}{line} ({contract.id})"
+
+
+@dataclass(slots=True)
+class _Reading:
+    """What is known of the file, table after table."""
+
+    path: Path
+    lines: list[int]
+    project: Project
+    targets: dict[str, Target] = field(default_factory=dict)
+    contracts: list[Contract] = field(default_factory=list)
+
+    def where(self, number: int, name: str = "") -> str:
+        line = f", line {self.lines[number - 1]}" if self.lines else ""
+        return f"{self.path}{line}: [[tool.vramsettle.contracts]] number {number}" + (f" ({name})" if name else "")
+
+    def named(self, contract: Contract) -> str:
+        number = next(number for number, each in enumerate(self.contracts, 1) if each is contract)
+        line = f", line {self.lines[number - 1]}" if self.lines else ""
+        return f"number {number} ({contract.id}{line})"
 
 
 def load(path: Path, extra_roots: Sequence[str | Path] = ()) -> Declared:
-    """Raises `ContractError` with the number and id of the table that is wrong."""
+    """Raises `ContractError` with the line, number and id of the table that is wrong."""
+    text, table = _read(path)
+    entries = table.get("contracts", [])
+    if not isinstance(entries, list):
+        raise ContractError(f"{path}: contracts is to be an array of tables: [[tool.vramsettle.contracts]]")
+    headers = [number for number, line in enumerate(text.split("\n"), 1) if _HEADER.match(line)]
+    # Tables may be written in other ways, and a header may stand in a longer text.
+    lines = headers if len(headers) == len(entries) else []
+    reading = _Reading(path, lines, Project([*_roots(path, table), *extra_roots]))
+    for number, entry in enumerate(entries, 1):
+        reading.contracts.append(_contract(reading, number, entry))
     try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
+        refuse_repetitions(reading.contracts, reading.named)
+        refuse_contradictions(reading.contracts, reading.named)
+    except ContractError as error:
+        raise ContractError(f"{path}: [[tool.vramsettle.contracts]]: {error}") from None
+    return Declared(path, tuple(reading.contracts), reading.project, tuple(lines))
+
+
+def _read(path: Path) -> tuple[str, dict[str, Any]]:
+    """The file's text, and its table `tool.vramsettle`."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        data = tomllib.loads(text)
+    except (OSError, UnicodeDecodeError) as error:
         raise ContractError(f"{path}: cannot be read: {error}") from None
     except tomllib.TOMLDecodeError as error:
         raise ContractError(f"{path}: is no TOML: {error}") from None
-    table = data.get("tool", {}).get("vramsettle", {})
+    tool = data.get("tool", {})
+    table = tool.get("vramsettle", {}) if isinstance(tool, dict) else {}
     if not isinstance(table, dict):
         raise ContractError(f"{path}: tool.vramsettle is to be a table")
-    unknown = set(table) - {"contracts", "roots"}
-    if unknown:
-        raise ContractError(f"{path}: [tool.vramsettle] has no key {min(unknown)!r}; there are contracts, roots")
+    for key in table:
+        if key not in ("contracts", "roots"):
+            raise ContractError(f"{path}: [tool.vramsettle] has no key {key!r}; there are contracts, roots")
+    return text, table
+
+
+def _roots(path: Path, table: dict[str, Any]) -> list[Path]:
     home = path.parent
-    roots = [home / root for root in table.get("roots", ())] or [home, home / "src"]
-    project = Project([*roots, *extra_roots])
-    targets: dict[str, Target] = {}
-    contracts: list[Contract] = []
-    for number, entry in enumerate(table.get("contracts", ()), 1):
-        contracts.append(_contract(path, number, entry, project, targets, [each.id for each in contracts]))
-    refuse_contradictions(contracts)
-    return Declared(path, tuple(contracts), project)
+    given = table.get("roots", [])
+    if not isinstance(given, list) or not all(isinstance(each, str) for each in given):
+        raise ContractError(f"{path}: [tool.vramsettle] roots is to be a list of directories, such as ['src']")
+    for each in given:
+        if not (home / each).is_dir():
+            raise ContractError(f"{path}: [tool.vramsettle] roots: there is no directory {each!r} beside this file")
+    return [home / each for each in given] or [home, home / "src"]
 
 
-def _contract(
-    path: Path, number: int, entry: Any, project: Project, targets: dict[str, Target], taken: list[str]
-) -> Contract:
+def _contract(reading: _Reading, number: int, entry: Any) -> Contract:
     name = entry.get("id", "") if isinstance(entry, dict) else ""
-    where = f"{path}: [[tool.vramsettle.contracts]] number {number}" + (f" ({name})" if name else "")
+    where = reading.where(number, name)
     try:
         read = _convert(entry)
-        target = targets.setdefault(read.target, Target(read.target, project))
-        contract = read.declare(target)
-    except (ContractError, msgspec.ValidationError) as error:
+        # On a target of its own: what contradicts what is said once all are known, with their lines.
+        contract = read.declare(Target(read.target, reading.project))
+        shared = reading.targets.setdefault(read.target, contract.target)
+        contract = replace(contract, target=shared)
+    except msgspec.ValidationError as error:
+        raise ContractError(f"{where}: {_said(error)}") from None
+    except ContractError as error:
         raise ContractError(f"{where}: {error}") from None
+    taken = [each.id for each in reading.contracts]
     chosen = read.id or contract.id
     while chosen in taken:
         if read.id:
-            raise ContractError(f"{where}: another contract has this id")
+            raise ContractError(f"{where}: another contract has this id: {reading.where(taken.index(chosen) + 1)}")
         chosen += "+"
     return replace(contract, id=chosen)
+
+
+def _said(error: msgspec.ValidationError) -> str:
+    return str(error).replace("Object missing", "missing").replace(" - at `$.", ", at `")
 
 
 def _convert(entry: Any) -> AnyEntry:
@@ -175,10 +237,14 @@ def _convert(entry: Any) -> AnyEntry:
         if rule not in _KINDS:
             known = ", ".join(str(each) for each in _KINDS)
             asked = f"rule = {rule!r} is not known" if rule else "there is no rule"
-            raise ContractError(f"{asked}; there are {known}")
+            near = closest(rule, [str(each) for each in _KINDS], known=False) if isinstance(rule, str) else ""
+            raise ContractError(f"{asked}{near or f'; there are {known}'}")
         fields = set(_KINDS[rule].__struct_fields__) | {"rule"}
         for key in entry:
             if key not in fields:
                 raise ContractError(f"{rule} takes no key {key!r}{closest(key, fields)}")
+        for key, value in entry.items():
+            if isinstance(value, str) and not value.strip():
+                raise ContractError(f"{key} is empty: leave it out, or fill it in")
     converted: AnyEntry = msgspec.convert(entry, AnyEntry)
     return converted

@@ -9,6 +9,7 @@ from pathlib import Path as FilePath
 from typing import TYPE_CHECKING
 
 from pytest_vramsettle.contracts import checking
+from pytest_vramsettle.contracts.contradictions import refuse_contradictions
 from pytest_vramsettle.contracts.engine import Scope
 from pytest_vramsettle.contracts.errors import ContractError, ContractFailure
 from pytest_vramsettle.contracts.patterns import Pattern
@@ -68,6 +69,7 @@ class Contract:
 
     def enforce(self) -> Outcome:
         """Raises `ContractFailure` with the report, unless it is kept, or fails and is waived."""
+        __tracebackhide__ = True
         from pytest_vramsettle.contracts.render import render
 
         outcome = self.check_static()
@@ -112,8 +114,9 @@ class Target:
 
     def must_not_hold(self, lock: NamedLock, *, at: Pattern, waive: str | None = None) -> Contract:
         """The call is never reached with that lock held, by whatever helpers."""
+        __tracebackhide__ = True
         _expect(NamedLock, "lock('_lock')", lock=lock)
-        _expect(Pattern, "call('_wait')", at=at)
+        _expect_calls(at=at)
         text = f"{self.spec} must not hold {lock.name} at {at.text}"
         return self._declare(Contract(self, "must_not_hold", text, {"at": at}, lock=lock.name, waive=waive))
 
@@ -121,7 +124,8 @@ class Target:
         self, first: Pattern, *, before: Pattern, within: str, reset_by: Pattern | None = None, waive: str | None = None
     ) -> Contract:
         """On every path through `within` to `before`, `first` has returned, since the last `reset_by`."""
-        _expect(Pattern, "call('_wait')", first=first, before=before, reset_by=reset_by or before)
+        __tracebackhide__ = True
+        _expect_calls(first=first, before=before, reset_by=reset_by or before)
         text = f"{self.spec}: {first.text} must precede {before.text} in {within}"
         patterns = {"first": first, "then": before}
         if reset_by is not None:
@@ -143,8 +147,11 @@ class Target:
 
         `every_exit=False` leaves out the ways out by an exception.
         """
-        _expect(Pattern, "call('_wait') or write('_stamp')", first=first, after=after)
+        __tracebackhide__ = True
+        _expect(Pattern, "call('_wait') or write('_stamp')", first=first)
+        _expect_calls(after=after)
         text = f"{self.spec}: {first.text} must follow {after.text} in {within}"
+        text += (", and only then" if only_if else "") + ("" if every_exit else ", exceptions aside")
         contract = Contract(
             self, "must_follow", text, {"stamp": first, "kill": after}, within=within, every_exit=every_exit,
             only_if=only_if, waive=waive,
@@ -162,10 +169,12 @@ class Target:
         waive: str | None = None,
     ) -> Contract:
         """After the lock was taken `call` is asked, and `before` is reached only where it said `proceed_if`."""
+        __tracebackhide__ = True
         check = self.call(call) if isinstance(call, str) else call
         _expect(Acquired, "lock('_lock').acquired", after=after)
-        _expect(Pattern, "call('_wait')", call=check, before=before)
+        _expect_calls(call=check, before=before)
         text = f"{self.spec}: {check.text} must be checked after {after.lock.name} is taken, before {before.text}"
+        text += f" in {within}"
         contract = Contract(
             self, "must_recheck", text, {"check": check, "then": before}, lock=after.lock.name, within=within,
             proceed_if=proceed_if, waive=waive,
@@ -174,13 +183,15 @@ class Target:
 
     def must_not_name(self, name: str, *, within: str | None = None, waive: str | None = None) -> Contract:
         """The name is no identifier, attribute or keyword, and no text given to setattr() and its like."""
-        text = f"{self.spec} must not name {_checked('name', name)}"
+        __tracebackhide__ = True
+        text = f"{self.spec} must not name {_checked('name', name)}" + (f" in {within}" if within else "")
         return self._declare(Contract(self, "must_not_name", text, name=name, within=within, waive=waive))
 
     def _declare(self, contract: Contract) -> Contract:
+        __tracebackhide__ = True
         if contract.waive is not None and not contract.waive.strip():
             raise ContractError(f"{contract.text}: waive= takes the reason, in words")
-        checking.refuse_contradictions([*self.contracts, contract])
+        refuse_contradictions([*self.contracts, contract])
         contract = replace(contract, id=contract.id or readable_id(contract))
         self.contracts.append(contract)
         if self._enforce:
@@ -216,6 +227,13 @@ def _expect(kind: type, example: str, **given: object) -> None:
     for name, value in given.items():
         if not isinstance(value, kind):
             raise ContractError(f"{name}= takes what backend.{example} gives, not {value!r}")
+
+
+def _expect_calls(**given: object) -> None:
+    _expect(Pattern, "call('_wait')", **given)
+    for name, value in given.items():
+        if isinstance(value, Pattern) and value.kind != "call":
+            raise ContractError(f"{name}= takes a call, as backend.call('_wait') gives it, not {value.text!r}")
 
 
 def _checked(what: str, name: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from _thread import get_ident
 from collections.abc import Iterable
 from dataclasses import dataclass
+from threading import Thread
 from time import monotonic_ns
 from types import CodeType
 from typing import Any
@@ -59,6 +60,8 @@ class LockTrace:
     def __init__(self) -> None:
         self.names: list[str] = []
         self.watched: list[str] = []
+        # Locks of a class that no instance has assigned yet.
+        self.awaited: set[str] = set()
         self.calls: list[WatchedCall] = []
         # By holder, not by thread number, which is given out again.
         self.stacks: dict[Holder, list[Taken]] = {}
@@ -144,6 +147,7 @@ class LockTrace:
 
     def assert_no_cycles(self) -> None:
         """Raises `HoldFailure` that names the locks, and where the later of each two was taken."""
+        __tracebackhide__ = True
         for cycle in self.cycles():
             pairs = zip(cycle, (*cycle[1:], cycle[0]), strict=True)
             lines = [f"  {after} while {before} is held: {self.edges[before, after]}" for before, after in pairs]
@@ -154,12 +158,13 @@ class LockTrace:
 
         Raises `HoldFailure`; also where that call was not watched, or never made: then nothing was seen.
         """
+        __tracebackhide__ = True
         if during not in self.watched:
             raise HoldFailure(f"{during!r} is not watched: traced_locks(owner, ..., watch={during!r}) does it")
         calls = [call for call in self.calls if call.name == during]
         if not calls:
             raise HoldFailure(f"{during!r} was never called, so nothing was seen")
-        wanted = tuple(locks) or tuple(self.names)
+        wanted = tuple(locks) or tuple(name for name in self.names if name not in self.awaited) or tuple(self.names)
         if not wanted:
             raise HoldFailure("no lock is traced, so nothing was seen: traced_locks(owner, '_lock')")
         for name in wanted:
@@ -167,17 +172,19 @@ class LockTrace:
         for call in calls:
             for name, where in call.held:
                 if name in wanted:
-                    who = getattr(call.holder, "name", None) or repr(call.holder)
+                    who = call.holder.name if isinstance(call.holder, Thread) else call.holder.get_name()
                     raise HoldFailure(f"{who} called {during}() while it held {name}, taken at {where}")
 
     def assert_free(self, *, during: str, lock: str) -> None:
         """Another thread could take the lock while each watched call began. Raises `HoldFailure`."""
+        __tracebackhide__ = True
         self.assert_not_held(during=during, locks=[lock])
         if not all(lock in call.free for call in self.calls if call.name == during):
             raise HoldFailure(f"another thread could not take {lock} when {during}() was called")
 
     def check_holds(self, limits: Iterable[tuple[str, float]]) -> None:
         """Raises `HoldFailure` for a lock that was held for longer than so many seconds, or that is not traced."""
+        __tracebackhide__ = True
         for lock, seconds in limits:
             self._known(lock)
             longest = self.longest(lock)
@@ -188,8 +195,11 @@ class LockTrace:
                 )
 
     def _known(self, lock: str) -> None:
+        __tracebackhide__ = True
         if lock not in self.names:
             raise HoldFailure(f"no lock {lock!r} is traced; there are {', '.join(self.names) or 'none'}")
+        if lock in self.awaited:
+            raise HoldFailure(f"no instance has assigned {lock!r} since it is traced, so nothing was seen of it")
 
 
 def _where(code: CodeType, at: int) -> str:

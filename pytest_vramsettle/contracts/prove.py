@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from pytest_vramsettle.contracts.contract import Contract
 from pytest_vramsettle.contracts.errors import ContractError
 from pytest_vramsettle.contracts.patterns import Pattern
+from pytest_vramsettle.contracts.render import unmatched
 from pytest_vramsettle.contracts.source import Function, Module, Unit, dotted
-from pytest_vramsettle.contracts.verdicts import Verdict
+from pytest_vramsettle.contracts.verdicts import Outcome, Verdict
+
+Node = TypeVar("Node", bound=ast.AST)
 
 MOST_EDITS = 6
 """For each kind of edit."""
@@ -18,13 +22,17 @@ MOST_EDITS = 6
 
 @dataclass(frozen=True, slots=True)
 class Edit:
-    """A wrong edit: what it does, at which line of which file, and the module's text with it."""
+    """A wrong edit: what it does, at which line of which file, and the module's text with it.
+
+    `is_partial`: it changes one of several places, so that the contract may be kept all the same.
+    """
 
     what: str
     path: str
     line: int
     module: str
     text: str
+    is_partial: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +40,7 @@ class Proof:
     """`caught` are the edits with which the contract was no longer kept."""
 
     contract: Contract
-    before: Verdict
+    before: Outcome
     edits: tuple[tuple[Edit, Verdict], ...]
 
     @property
@@ -40,51 +48,58 @@ class Proof:
         return sum(verdict is not Verdict.KEPT for _, verdict in self.edits)
 
     @property
-    def can_fail(self) -> bool:
-        return self.before is not Verdict.KEPT or self.caught > 0
+    def missed(self) -> int:
+        return sum(verdict is Verdict.KEPT and not edit.is_partial for edit, verdict in self.edits)
+
+    @property
+    def is_proved(self) -> bool:
+        """It is kept, and each edit (of one or more) broke it."""
+        return self.before.passes and not self.before.is_waived and self.caught > 0 and not self.missed
+
+    @property
+    def lines(self) -> list[str]:
+        lines = [f"{self.contract.id}: {self.contract.text}"]
+        if self.before.verdict is not Verdict.KEPT:
+            waived = f", and waived ({self.before.waived})" if self.before.is_waived else ""
+            note = f" ({self.before.note})" if self.before.note else ""
+            return [*lines, f"  not tried: it is {self.before.verdict.value} as the source stands{note}{waived}"]
+        for edit, verdict in self.edits:
+            mark = "caught" if verdict is not Verdict.KEPT else ("spare " if edit.is_partial else "MISSED")
+            lines.append(f"  {mark}  {verdict.value:11}  {edit.path}:{edit.line}: {edit.what}")
+        if self.before.waived is not None:
+            lines.append(f"  {unmatched(self.before)}; take the waiver away")
+        if not self.edits:
+            lines.append("  nothing to break: cannot be proved (the code has no statement that an edit could change)")
+        elif not self.caught:
+            lines.append("  cannot fail: no edit broke it")
+        return lines
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """`passes`: each contract is kept (or waived), and fails for at least one edit, and misses none."""
+    """`passes`: each contract is proved, or fails and is waived."""
 
     proofs: tuple[Proof, ...]
 
     @property
     def passes(self) -> bool:
-        return all(
-            proof.can_fail and proof.caught == len(proof.edits)
-            and (proof.before is Verdict.KEPT) == (proof.contract.waive is None)
-            for proof in self.proofs
-        )  # fmt: skip
+        return all(proof.is_proved or proof.before.is_waived for proof in self.proofs)
 
     @property
     def text(self) -> str:
-        """A table: each edit, and what the contract said of it."""
-        lines = []
-        for proof in self.proofs:
-            lines.append(f"{proof.contract.id}: {proof.contract.text}")
-            if proof.before is not Verdict.KEPT:
-                lines.append(f"  not tried: it is {proof.before.value} as the source stands")
-                continue
-            for edit, verdict in proof.edits:
-                mark = "caught" if verdict is not Verdict.KEPT else "MISSED"
-                lines.append(f"  {mark}  {verdict.value:11}  {edit.path}:{edit.line}: {edit.what}")
-            if not proof.can_fail:
-                lines.append("  cannot fail: no edit was found that breaks it")
-        caught, tried = sum(proof.caught for proof in self.proofs), sum(len(proof.edits) for proof in self.proofs)
-        return "\n".join([*lines, f"{caught} of {tried} edits caught"])
-
-
-def prove_all(contracts: Iterable[Contract]) -> Report:
-    """Raises `ContractError` as `check_static` does."""
-    return Report(tuple(prove(contract) for contract in contracts))
+        """A table: each edit, and what the contract said of it. A spare place is one that another one makes up for."""
+        caught, missed = sum(proof.caught for proof in self.proofs), sum(proof.missed for proof in self.proofs)
+        proved = sum(proof.is_proved for proof in self.proofs)
+        waived = sum(proof.before.is_waived for proof in self.proofs)
+        last = f"{proved} of {len(self.proofs)} contracts proved" + (f", {waived} waived" if waived else "")
+        lines = [line for proof in self.proofs for line in proof.lines]
+        return "\n".join([*lines, f"{caught} of {caught + missed} edits caught; {last}"])
 
 
 def prove(contract: Contract) -> Proof:
-    """Each edit alone, on the source as it stands."""
-    before = contract.check_static().verdict
-    if before is not Verdict.KEPT:
+    """Each edit alone, on the source as it stands. Raises `ContractError` as `check_static` does."""
+    before = contract.check_static()
+    if before.verdict is not Verdict.KEPT:
         return Proof(contract, before, ())
     tried = []
     project = contract.target.scope.project
@@ -98,7 +113,7 @@ def prove(contract: Contract) -> Proof:
 
 
 def edits(contract: Contract) -> list[Edit]:
-    """Those that fit the rule and change something; some of each kind."""
+    """Those that fit the rule, change something, and leave a file that parses; some of each kind."""
     makers = {
         "must_not_hold": _under_lock,
         "must_precede": _without_first,
@@ -106,7 +121,15 @@ def edits(contract: Contract) -> list[Edit]:
         "must_recheck": _without_check,
         "must_not_name": _with_name,
     }
-    return list(makers[contract.rule](contract))
+    return [edit for edit in makers[contract.rule](contract) if _parses(edit.text)]
+
+
+def _parses(text: str) -> bool:
+    try:
+        ast.parse(text)
+    except SyntaxError:
+        return False
+    return True
 
 
 def _units(contract: Contract) -> list[Unit]:
@@ -116,20 +139,61 @@ def _units(contract: Contract) -> list[Unit]:
     return [unit for unit in units if unit.cls is None or scope.cls is None or unit.cls in family]
 
 
-def _calls(unit: Unit, pattern: Pattern) -> Iterator[ast.stmt]:
-    """Statements of which the call is the innermost."""
-    for node in ast.walk(unit.node):
-        if isinstance(node, ast.Expr | ast.Assign | ast.Return | ast.AnnAssign) and any(
-            isinstance(each, ast.Call) and dotted(each.func)[-len(pattern.parts) :] == pattern.parts
-            for each in ast.walk(node)
-        ):
-            yield node
+def _reached(contract: Contract) -> list[Unit]:
+    """Those that the function which the contract is about may call, by their names."""
+    units = _units(contract)
+    if contract.within is None:
+        return units
+    found = [unit for unit in units if unit.name == contract.within]
+    for unit in found:
+        words = {word for _, word in unit.words}
+        found += [
+            each
+            for each in units
+            if each not in found and (each.name in words or (each.cls is not None and each.cls.name in words))
+        ]
+    return found
+
+
+def _every(places: Sequence[tuple[Unit, Node]], build: Callable[[Unit, Node], Edit]) -> Iterator[Edit]:
+    """Each place alone and, where there are several, all of a module at once: that has to break it."""
+    for unit, node in places[:MOST_EDITS]:
+        yield replace(build(unit, node), is_partial=len(places) > 1)
+    modules = {unit.module.name for unit, _ in places}
+    for name in sorted(modules) if len(places) > 1 else ():
+        own = [place for place in places if place[0].module.name == name]
+        edit, module = None, own[0][0].module
+        for unit, node in sorted(own, key=_position, reverse=True):
+            edit = build(replace(unit, module=module), node)
+            module = replace(module, text=edit.text)
+        if edit is not None and len(own) > 1:
+            what = f"{edit.what}, in all {len(own)} places"
+            yield replace(edit, what=what, is_partial=len(modules) > 1)
+
+
+def _position(place: tuple[Unit, ast.AST]) -> tuple[int, int]:
+    return getattr(place[1], "lineno", 0), getattr(place[1], "col_offset", 0)
+
+
+def _calls(unit: Unit, pattern: Pattern) -> Iterator[tuple[ast.stmt, ast.Call]]:
+    """Each such call, with the innermost statement around it."""
+    waiting: list[tuple[ast.AST, ast.stmt | None]] = [(unit.node, None)]
+    while waiting:
+        node, around = waiting.pop(0)
+        if isinstance(node, ast.Call) and around is not None:
+            named = dotted(node.func)[-len(pattern.parts) :]
+            yield from [(around, node)] if named == pattern.parts else []
+        around = node if isinstance(node, ast.stmt) and node is not unit.node else around
+        waiting += [(child, around) for child in ast.iter_child_nodes(node)]
 
 
 def _statements(contract: Contract, role: str) -> list[tuple[Unit, ast.stmt]]:
+    return [(unit, statement) for unit, statement, _ in _found(contract, role)][:MOST_EDITS]
+
+
+def _found(contract: Contract, role: str) -> list[tuple[Unit, ast.stmt, ast.Call]]:
     pattern = contract.patterns[role]
-    found = [(unit, node) for unit in _units(contract) for node in _calls(unit, pattern)]
-    return found[:MOST_EDITS]
+    return [(unit, *each) for unit in _reached(contract) for each in _calls(unit, pattern)]
 
 
 def _under_lock(contract: Contract) -> Iterator[Edit]:
@@ -142,9 +206,7 @@ def _under_lock(contract: Contract) -> Iterator[Edit]:
 
 
 def _without_first(contract: Contract) -> Iterator[Edit]:
-    for unit, node in _statements(contract, "first"):
-        yield _replaced(unit, node, "pass", f"take {contract.patterns['first'].text} away")
-        yield _wrapped(unit, node, "if unlikely():", f"call {contract.patterns['first'].text} on a condition")
+    yield from _taken_away(contract, "first")
     if "reset" in contract.patterns:
         reset = ".".join(contract.patterns["reset"].parts)
         owner = "self." if contract.target.scope.cls is not None and "." in reset else ""
@@ -153,10 +215,28 @@ def _without_first(contract: Contract) -> Iterator[Edit]:
                 yield _inserted(unit, node, f"{owner}{reset}()", f"call {reset}() just before")
 
 
-def _stamps(unit: Unit, pattern: Pattern) -> Iterator[ast.Assign | ast.With]:
+def _taken_away(contract: Contract, role: str) -> Iterator[Edit]:
+    text = contract.patterns[role].text
+    what = f"take {text} away"
+    found = _found(contract, role)
+    alone = [(unit, node) for unit, node, _ in found if isinstance(node, ast.Expr)]
+    # In an expression of one line the call alone is put another in place of.
+    inside = [(unit, call) for unit, node, call in found if not isinstance(node, ast.Expr)]
+    if alone and inside:
+        partial = [*_every(alone, lambda unit, node: _replaced(unit, node, "pass", what))]
+        partial += _every(inside, lambda unit, call: _swapped(unit, call, "unlikely()", what))
+        yield from (replace(edit, is_partial=True) for edit in partial)
+        return
+    yield from _every(alone, lambda unit, node: _replaced(unit, node, "pass", what))
+    yield from _every(alone, lambda unit, node: _wrapped(unit, node, "if unlikely():", f"call {text} on a condition"))
+    yield from _every(inside, lambda unit, call: _swapped(unit, call, "unlikely()", what))
+
+
+def _stamps(unit: Unit, pattern: Pattern) -> Iterator[ast.Assign | ast.AnnAssign | ast.With]:
     for node in ast.walk(unit.node):
-        if isinstance(node, ast.Assign) and pattern.kind == "write" and unit.name != "__init__":
-            if pattern.parts[-1:] in [dotted(target)[-1:] for target in node.targets]:
+        if isinstance(node, ast.Assign | ast.AnnAssign) and pattern.kind == "write" and unit.name != "__init__":
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            if pattern.parts[-1:] in [dotted(target)[-1:] for target in targets]:
                 yield node
         elif isinstance(node, ast.With) and pattern.kind == "recording":
             items = [ast.unparse(item.context_expr) for item in node.items]
@@ -166,16 +246,20 @@ def _stamps(unit: Unit, pattern: Pattern) -> Iterator[ast.Assign | ast.With]:
 
 def _without_stamp(contract: Contract) -> Iterator[Edit]:
     pattern = contract.patterns["stamp"]
-    for unit in _units(contract):
-        for stamp in _stamps(unit, pattern):
-            if isinstance(stamp, ast.With):
-                yield _emptied(unit, stamp)
-            else:
-                yield _replaced(unit, stamp, "pass", f"take {pattern.text} away")
+    if pattern.kind == "call":
+        yield from _taken_away(contract, "stamp")
+    stamps = [(unit, stamp) for unit in _reached(contract) for stamp in _stamps(unit, pattern)]
+    yield from _every(stamps, lambda unit, stamp: _unstamped(unit, stamp, f"take {pattern.text} away"))
     for unit, node in _statements(contract, "kill"):
+        if unit.name != contract.within or not isinstance(node, ast.Expr | ast.Assign):
+            continue  # the caller goes on all the same
         if any(_sees_to_it(each) and _around(each, node) for each in ast.walk(unit.node)):
             continue  # what is on the way out is run all the same
         yield _appended(unit, node, "return None", "leave just after the kill")
+
+
+def _unstamped(unit: Unit, stamp: ast.Assign | ast.AnnAssign | ast.With, what: str) -> Edit:
+    return _emptied(unit, stamp) if isinstance(stamp, ast.With) else _replaced(unit, stamp, "pass", what)
 
 
 def _sees_to_it(node: ast.AST) -> bool:
@@ -189,11 +273,14 @@ def _around(outer: ast.AST, node: ast.stmt) -> bool:
 
 def _without_check(contract: Contract) -> Iterator[Edit]:
     check = contract.patterns["check"]
-    for unit in _units(contract):
-        for node in ast.walk(unit.node):
-            if isinstance(node, ast.If) and check.parts[-1] in ast.unparse(node.test):
-                yield _tested(unit, node, "False and", "never look at the answer")
-                yield _tested(unit, node, "not", "turn the answer round")
+    tests = [
+        (unit, node)
+        for unit in _reached(contract)
+        for node in ast.walk(unit.node)
+        if isinstance(node, ast.If) and check.parts[-1] in ast.unparse(node.test)
+    ]
+    yield from _every(tests, lambda unit, node: _tested(unit, node, "False and", "never look at the answer"))
+    yield from _every(tests, lambda unit, node: _tested(unit, node, "not", "turn the answer round"))
     for unit, node in _statements(contract, "then"):
         owner = "self." if contract.target.scope.cls is not None else ""
         lock = owner + contract.lock
@@ -207,6 +294,10 @@ def _with_name(contract: Contract) -> Iterator[Edit]:
             first = unit.node.body[-1]
             yield _inserted(unit, first, f"{contract.name} = True", f"assign {contract.name}")
             yield _inserted(unit, first, f"setattr(object, {contract.name!r}, True)", f"setattr {contract.name}")
+    module = contract.target.scope.module
+    if contract.within is None and module.tree.body:
+        last = module.tree.body[-1]
+        yield _appended(module.units[0], last, f"{contract.name} = True", f"assign {contract.name} in the module")
 
 
 def _edit(unit: Unit, node: ast.AST, lines: Sequence[str], what: str) -> Edit:
@@ -244,6 +335,13 @@ def _replaced(unit: Unit, node: ast.stmt, line: str, what: str) -> Edit:
     return _edit(unit, node, [*before, indent + line, *after], what)
 
 
+def _swapped(unit: Unit, call: ast.Call, text: str, what: str) -> Edit:
+    lines = list(unit.module.lines)
+    line = lines[call.lineno - 1].encode()
+    lines[call.lineno - 1] = (line[: call.col_offset] + text.encode() + line[call.end_col_offset :]).decode()
+    return _edit(unit, call, lines, what)
+
+
 def _emptied(unit: Unit, node: ast.With) -> Edit:
     before, own, after, indent = _cut(unit.module, node)
     inside = own[node.body[0].lineno - node.lineno :]
@@ -258,4 +356,4 @@ def _tested(unit: Unit, node: ast.If, prefix: str, what: str) -> Edit:
     return _edit(unit, node, [*before, head, *rest, *after], what)
 
 
-__all__ = ["Edit", "Proof", "Report", "edits", "prove", "prove_all"]
+__all__ = ["Edit", "Proof", "Report", "edits", "prove"]

@@ -11,9 +11,11 @@ import queue
 import socket
 import subprocess
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
+from pytest_vramsettle.contracts.hotness import STACKS, captured, mentions
 from pytest_vramsettle.contracts.source import BODY, ClassInfo, Function, Module, Unit, dotted
 from pytest_vramsettle.contracts.values import own_nodes
 
@@ -27,7 +29,6 @@ IMPLICIT = frozenset(
     {"__init__", "__enter__", "__exit__", "__aenter__", "__aexit__", "__call__", "__iter__", "__next__"}
 )
 LOGGING = frozenset({"debug", "info", "warning", "error", "exception", "critical", "log"})
-STACKS = frozenset({"ExitStack", "AsyncExitStack", "ThreadPoolExecutor", "ProcessPoolExecutor", "TaskGroup"})
 _QUIET_NAMES = frozenset(
     {
         "monotonic",
@@ -141,7 +142,7 @@ class Slice:
         self.names = set(names)
         self.hot: set[int] = set()
         self._summaries: dict[int, Summary | None] = {}
-        self._tests: dict[str, int] = {}
+        self._tests: dict[str, int] | None = None
         self._expressions: dict[int, tuple[bool, bool, tuple[str, ...]]] = {}
         self._settle()
 
@@ -152,73 +153,16 @@ class Slice:
             self._settle()
 
     def _settle(self) -> None:
-        for _ in range(8):
-            self.hot.clear()
-            self._visit(self.unit.node)
-            before = len(self.names)
-            self.names.update(self._further(self.unit.node))
-            if len(self.names) == before:
-                break
-        self._tests.clear()
-        for node in ast.walk(self.unit.node):
-            if id(node) in self.hot and isinstance(node, ast.If | ast.While | ast.IfExp | ast.BoolOp):
-                test = node.values[0] if isinstance(node, ast.BoolOp) else node.test
-                for name in {each.id for each in ast.walk(test) if isinstance(each, ast.Name)} | {
-                    each.attr for each in ast.walk(test) if isinstance(each, ast.Attribute)
-                }:
-                    self._tests[name] = self._tests.get(name, 0) + 1
+        self.names |= self.unit.index.settle(self.names, self.hot)
+        self._tests = None
 
     def tested_twice(self, names: Iterable[str]) -> bool:
         """Whether a condition on these is worth remembering."""
-        return all(self._tests.get(name, 0) > 1 or name in ("self", "cls") for name in names)
-
-    def _visit(self, node: ast.AST) -> bool:
-        hot = mentions(node, self.names) or isinstance(node, ast.Yield | ast.YieldFrom) or _is_blind(node)
-        for child in ast.iter_child_nodes(node):
-            hot = self._visit(child) or hot
-        if hot:
-            self.hot.add(id(node))
-        return hot
-
-    def _further(self, root: ast.AST) -> Iterator[str]:
-        """What hot statements assign, what hot branches depend on, and what hot calls are given."""
-        for node in ast.walk(root):
-            if isinstance(node, ast.withitem | ast.Assign):
-                yield from _stacks(node)
-            if id(node) not in self.hot:
-                continue
-            if isinstance(node, ast.Assign):
-                yield from _stored(node.targets)
-                if isinstance(node.value, ast.Name) and node.value.id != "self":
-                    yield node.value.id
-            elif isinstance(node, ast.AnnAssign | ast.AugAssign | ast.NamedExpr | ast.For | ast.AsyncFor):
-                if not isinstance(node, ast.For | ast.AsyncFor) or id(node.iter) in self.hot:
-                    yield from _stored([node.target])
-            elif isinstance(node, ast.withitem) and node.optional_vars is not None:
-                yield from _stored([node.optional_vars])
-            elif isinstance(node, ast.comprehension):
-                yield from _stored([node.target] if id(node.iter) in self.hot else [])
-            elif isinstance(node, ast.Match):
-                yield from captured(node) if id(node.subject) in self.hot else ()
-            elif isinstance(node, ast.If | ast.While | ast.IfExp | ast.Assert):
-                yield from _tested(node.test)
-            elif isinstance(node, ast.BoolOp):
-                yield from _tested(node)
-            elif isinstance(node, ast.Attribute):
-                base = dotted(node)
-                if base and base[0] not in ("self", "cls"):
-                    yield base[0]
-            elif isinstance(node, ast.Call):
-                yield from (name for name in dotted(node.func)[:1] if name not in ("self", "cls"))
-                for argument in (*node.args, *(keyword.value for keyword in node.keywords)):
-                    if isinstance(argument, ast.Name) and argument.id != "self":
-                        yield argument.id
-                    elif isinstance(argument, ast.Starred) and isinstance(argument.value, ast.Name):
-                        yield argument.value.id
-            elif isinstance(node, ast.Return) and isinstance(node.value, ast.Name):
-                yield node.value.id
-            elif isinstance(node, Function):
-                yield node.name
+        if self._tests is None:
+            words = (name for node, said in self.unit.index.tests if id(node) in self.hot for name in said)
+            self._tests = Counter(words)
+        tests = self._tests
+        return all(tests.get(name, 0) > 1 or name in ("self", "cls") for name in names)
 
     def is_hot(self, node: ast.AST) -> bool:
         return id(node) in self.hot
@@ -243,62 +187,6 @@ class Slice:
         if key not in self._summaries:
             self._summaries[key] = summarise(node)
         return self._summaries[key]
-
-
-def mentions(node: ast.AST, names: set[str]) -> bool:
-    """Whether this node itself says one of the names."""
-    if isinstance(node, ast.Name):
-        return node.id in names
-    if isinstance(node, ast.Attribute):
-        return node.attr in names
-    if isinstance(node, ast.Constant):
-        return isinstance(node.value, str) and node.value in names
-    if isinstance(node, ast.keyword | ast.arg):
-        return node.arg in names
-    return isinstance(node, Function | ast.ClassDef) and node.name in names
-
-
-def captured(node: ast.Match | ast.pattern) -> Iterator[str]:
-    """The variables that the patterns bind."""
-    patterns = [case.pattern for case in node.cases] if isinstance(node, ast.Match) else [node]
-    for each in (found for pattern in patterns for found in ast.walk(pattern)):
-        if isinstance(each, ast.MatchAs | ast.MatchStar) and each.name is not None:
-            yield each.name
-        elif isinstance(each, ast.MatchMapping) and each.rest is not None:
-            yield each.rest
-
-
-def _is_blind(node: ast.AST) -> bool:
-    """`getattr(x, name)(...)`, `x.join()`, `x.result()`: by their text they may run anything, or wait for it."""
-    made = node.func if isinstance(node, ast.Call) else None
-    if isinstance(node, ast.Call) and isinstance(made, ast.Attribute):
-        return made.attr == "result" or (made.attr == "join" and not node.args)
-    if not isinstance(made, ast.Call) or dotted(made.func) != ("getattr",) or len(made.args) < 2:
-        return False
-    return not isinstance(made.args[1], ast.Constant)
-
-
-def _stored(targets: Iterable[ast.expr]) -> Iterator[str]:
-    for target in targets:
-        for node in ast.walk(target):
-            if isinstance(node, ast.Name) and node.id != "self":
-                yield node.id
-
-
-def _stacks(node: ast.withitem | ast.Assign) -> Iterator[str]:
-    """Variables to which managers and tasks are added: what is called on them matters, whatever it is given."""
-    made = node.context_expr if isinstance(node, ast.withitem) else node.value
-    if isinstance(made, ast.Call) and (dotted(made.func) or ("",))[-1] in STACKS:
-        targets = [node.optional_vars] if isinstance(node, ast.withitem) else node.targets
-        yield from _stored(target for target in targets if target is not None)
-
-
-def _tested(test: ast.expr) -> Iterator[str]:
-    for node in ast.walk(test):
-        if isinstance(node, ast.Name) and node.id not in ("self", "cls"):
-            yield node.id
-        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in ("self", "cls"):
-            yield node.attr
 
 
 def summarise(node: ast.stmt) -> Summary | None:
@@ -379,3 +267,20 @@ def may_raise(node: ast.AST) -> bool:
     if isinstance(node, ast.Subscript):
         return not isinstance(node.ctx, ast.Store)
     return isinstance(node, ast.Await | ast.Assert | ast.Import | ast.ImportFrom | ast.Yield | ast.YieldFrom)
+
+
+__all__ = [
+    "COMMON",
+    "IMPLICIT",
+    "LOGGING",
+    "STACKS",
+    "Relevance",
+    "Slice",
+    "Summary",
+    "captured",
+    "falls_through",
+    "is_quiet",
+    "may_raise",
+    "mentions",
+    "summarise",
+]

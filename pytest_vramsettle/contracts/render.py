@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterable
+from pathlib import Path as FilePath
 from typing import Any
 
 from pytest_vramsettle.contracts.rules import Finding
@@ -24,13 +26,19 @@ def render(outcome: Outcome) -> str:
         lines.append(f"  {outcome.note}")
     for finding in outcome.findings:
         lines += _finding(finding)
-    if outcome.waived is not None and outcome.verdict is Verdict.KEPT:
-        lines.append(f"  the waiver ({outcome.waived!r}) matches nothing: the contract is kept; take the waiver away")
-    elif outcome.waived is not None:
+    if outcome.is_waived:
         lines.append(f"  waived: {outcome.waived}")
-    elif outcome.verdict in _HELP:
+        return "\n".join(lines)
+    if outcome.waived is not None:
+        lines.append(f"  {unmatched(outcome)}; take the waiver away")
+    if outcome.verdict in _HELP:
         lines.append(f"  to mend it: {_HELP[outcome.verdict]}")
     return "\n".join(lines)
+
+
+def unmatched(outcome: Outcome) -> str:
+    """What is said of a waiver that matches nothing."""
+    return f"the waiver ({outcome.waived!r}) matches nothing: the contract is {outcome.verdict.value}"
 
 
 def as_json(outcomes: Iterable[Outcome]) -> str:
@@ -66,7 +74,7 @@ def _finding(finding: Finding) -> list[str]:
     lines = [f"  {finding.message}"]
     if finding.doubt is not None and finding.doubt.reason != finding.message:
         place = finding.doubt.place
-        lines.append(f"  not certain: {finding.doubt.reason} ({place.path}:{place.line})")
+        lines.append(f"  not certain: {finding.doubt.reason} ({_spot(place)})")
     for label, place in finding.places:
         lines += frame(label, place)
     if finding.chain:
@@ -75,12 +83,20 @@ def _finding(finding: Finding) -> list[str]:
     ways = [(place, taken) for place, taken in finding.trail if source_line(place).strip()]
     if ways:
         lines.append("  on this way:")
-        lines += [f"    {place.path}:{place.line}: {source_line(place).strip()}  [{taken}]" for place, taken in ways]
+        lines += [f"    {_spot(place)}: {source_line(place).strip()}  [{taken}]" for place, taken in ways]
     return lines
 
 
 def _where(place: Place) -> str:
-    return f"{place.path}:{place.line} in {place.unit.qualified}"
+    return f"{_spot(place)} in {place.unit.qualified}"
+
+
+def _spot(place: Place) -> str:
+    """'src/app/backend.py:12', from the working directory where it is below that."""
+    path = FilePath(place.path)
+    with contextlib.suppress(OSError):
+        path = path.relative_to(FilePath.cwd()) if path.is_relative_to(FilePath.cwd()) else path
+    return f"{path}:{place.line}"
 
 
 def frame(label: str, place: Place) -> list[str]:

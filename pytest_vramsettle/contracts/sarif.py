@@ -7,8 +7,9 @@ import json
 from collections.abc import Iterable
 from pathlib import Path as FilePath
 from typing import Any
+from urllib.parse import quote
 
-from pytest_vramsettle.contracts.render import columns, source_line
+from pytest_vramsettle.contracts.render import columns, source_line, unmatched
 from pytest_vramsettle.contracts.rules import Finding
 from pytest_vramsettle.contracts.state import Place
 from pytest_vramsettle.contracts.verdicts import Outcome, Verdict
@@ -28,12 +29,10 @@ def sarif(outcomes: Iterable[Outcome], version: str, base: FilePath) -> str:
 
 
 def _results(outcome: Outcome, base: FilePath) -> Iterable[dict[str, Any]]:
-    if outcome.verdict is Verdict.KEPT:
-        if outcome.waived is not None:
-            yield _bare(outcome, f"the waiver ({outcome.waived!r}) matches nothing", base, level="error")
-        return
-    if not outcome.findings:
-        yield _bare(outcome, outcome.note, base)
+    if outcome.waived is not None and not outcome.is_waived:
+        yield _bare(outcome, unmatched(outcome), base, level="error")
+    if outcome.verdict is not Verdict.KEPT and not outcome.findings:
+        yield _bare(outcome, f"{outcome.verdict.value}: {outcome.note}", base)
     for finding in outcome.findings:
         yield _of_finding(outcome, finding, base)
 
@@ -43,11 +42,11 @@ def _bare(outcome: Outcome, text: str, base: FilePath, level: str = "") -> dict[
     result = {
         "ruleId": outcome.contract,
         "level": level or _LEVELS[outcome.verdict],
-        "message": {"text": f"{outcome.verdict.value}: {text}"},
+        "message": {"text": text},
         "locations": [location],
         "partialFingerprints": {"vramsettle/v1": _digest(outcome.contract, text)},
     }
-    return _waived(outcome, result) if not level else result
+    return _waived(outcome, result)
 
 
 def _of_finding(outcome: Outcome, finding: Finding, base: FilePath) -> dict[str, Any]:
@@ -55,6 +54,8 @@ def _of_finding(outcome: Outcome, finding: Finding, base: FilePath) -> dict[str,
     text = f"{outcome.verdict.value}: {finding.message}"
     if finding.doubt is not None and finding.doubt.reason != finding.message:
         text += f" (not certain: {finding.doubt.reason})"
+    if outcome.note:
+        text += f"; {outcome.note}"
     related = [*finding.places[:-1], *(("called here", place) for place in finding.chain)]
     result = {
         "ruleId": outcome.contract,
@@ -71,7 +72,7 @@ def _of_finding(outcome: Outcome, finding: Finding, base: FilePath) -> dict[str,
 
 
 def _waived(outcome: Outcome, result: dict[str, Any]) -> dict[str, Any]:
-    if outcome.waived is not None:
+    if outcome.is_waived:
         result["suppressions"] = [{"kind": "external", "justification": outcome.waived}]
     return result
 
@@ -83,10 +84,10 @@ def _location(place: Place, base: FilePath) -> dict[str, Any]:
 
 
 def _uri(path: str, base: FilePath) -> str:
-    try:
-        return FilePath(path).resolve().relative_to(base.resolve()).as_posix()
-    except ValueError:
-        return FilePath(path).as_posix()
+    whole = FilePath(path).resolve()
+    if whole.is_relative_to(base.resolve()):
+        return quote(whole.relative_to(base.resolve()).as_posix())
+    return whole.as_uri()
 
 
 def _fingerprint(outcome: Outcome, finding: Finding) -> str:

@@ -16,8 +16,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pytest_vramsettle.contracts.errors import SourceError
+from pytest_vramsettle.contracts.reading import is_library, is_opaque, offered_modules, read_source
+
+if TYPE_CHECKING:
+    from pytest_vramsettle.contracts.hotness import Index
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 Parts = tuple[str, ...]
@@ -67,6 +72,13 @@ class Unit:
     def words(self) -> frozenset[tuple[str, str]]:
         return frozenset(_WORD.findall(self.text))
 
+    @cached_property
+    def index(self) -> Index:
+        """Of its nodes, for all contracts that look at it."""
+        from pytest_vramsettle.contracts.hotness import Index
+
+        return Index(self)
+
     @property
     def qualified(self) -> str:
         """'Backend.load', 'load', or the name of the module or class whose body it is."""
@@ -104,7 +116,8 @@ class Module:
 
     @cached_property
     def lines(self) -> list[str]:
-        return self.text.splitlines()
+        """As the syntax tree counts them: a form feed ends none."""
+        return self.text.removesuffix("\n").split("\n")
 
     @cached_property
     def identifiers(self) -> frozenset[str]:
@@ -168,10 +181,14 @@ class Module:
                     parts = tuple(alias.name.split("."))
                     found[alias.asname or parts[0]] = parts if alias.asname else parts[:1]
             else:
-                base = self._base_of(node)
+                base = self.base_of(node)
                 for alias in node.names:
                     found[alias.asname or alias.name] = (*base, alias.name)
         return found
+
+    @cached_property
+    def imports_relatively(self) -> bool:
+        return any(dots for dots, *_ in _IMPORT.findall(self.text))
 
     @cached_property
     def mentioned_modules(self) -> frozenset[str]:
@@ -187,7 +204,8 @@ class Module:
             found.update(f"{full}.{name}" for name in re.findall(r"[A-Za-z_]\w*", names))
         return frozenset(found)
 
-    def _base_of(self, node: ast.ImportFrom) -> Parts:
+    def base_of(self, node: ast.ImportFrom) -> Parts:
+        """The module from which it imports, in full."""
         return self._base(node.level, node.module or "")
 
     def _base(self, level: int, name: str) -> Parts:
@@ -241,32 +259,56 @@ class Project:
         self.roots = tuple(dict.fromkeys(Path(root) for root in roots))
         self.sources = dict(sources or {})
         self._known: dict[str, Module | None] = {}
-        self._home: Path | None = None
+        self._homes: tuple[Path, ...] = ()
+        self._tops: frozenset[str] = frozenset()
 
     def with_source(self, name: str, text: str) -> Project:
         """The same project, with another text for one module; everything else is parsed once for both."""
         other = Project(self.roots, sources={**self.sources, name: text})
-        other._known = {key: module for key, module in self._known.items() if key != name}
-        other._home = self._home
+        other._known = dict(self._known)
+        old = self._known.get(name)
+        if old is not None:
+            other._known[name] = Module(name, old.path, text, is_package=old.is_package)
+        other._homes, other._tops = self._homes, self._tops
         return other
 
     def module(self, name: str) -> Module:
         """Raises `SourceError` where there is no such file."""
-        found = self._load(name, self.roots)
+        found = self._known.get(name) or self._read(name, self.roots)
         if found is None:
-            places = ", ".join(str(root) for root in self.roots) or "the given sources"
-            raise SourceError(f"module {name!r} is not there: no {name.replace('.', '/')}.py in {places}")
-        if self._home is None and name not in self.sources:
-            self._home = _root_of(found)
+            near = self._as_class(name) or closest(name, offered_modules(name, self.roots, self.sources), known=False)
+            raise SourceError(f"module {name!r} is not there: no {name.replace('.', '/')}.py in {self._places()}{near}")
+        self._known[name] = found
+        if name not in self.sources:
+            self._at_home(found)
         return found
+
+    def _as_class(self, name: str) -> str:
+        """For 'app.backend.Backend', where 'app.backend:Backend' is meant."""
+        parent, _, last = name.rpartition(".")
+        origin = self._read(parent, self.roots) if parent else None
+        return f"; did you mean '{parent}:{last}'?" if origin is not None and last in origin.identifiers else ""
+
+    def _places(self) -> str:
+        if not self.roots:
+            return "the given sources"
+        there = [str(root) for root in self.roots if root.is_dir()]
+        return ", ".join(there[:4]) + (f" and {len(there) - 4} more" if len(there) > 4 else "")
+
+    def _at_home(self, module: Module) -> None:
+        """What it imports is looked for where it lies. In a library's directory that is its own package alone."""
+        home = _root_of(module)
+        if is_library(home):
+            self._tops |= {module.name.partition(".")[0]}
+        if home not in self._homes:
+            self._homes = (*self._homes, home)
 
     def follow(self, name: str) -> Module | None:
         """A module that another one imports; None where it is not of this project."""
-        return self._load(name, () if self._home is None else (self._home,))
-
-    def _load(self, name: str, roots: Iterable[Path]) -> Module | None:
         if name not in self._known:
-            self._known[name] = self._read(name, roots)
+            top = name.partition(".")[0]
+            homes = [home for home in self._homes if top in self._tops or not is_library(home)]
+            self._known[name] = self._read(name, homes)
         return self._known[name]
 
     def _read(self, name: str, roots: Iterable[Path]) -> Module | None:
@@ -276,12 +318,18 @@ class Project:
         for root in roots:
             for path in (root / relative.with_suffix(".py"), root / relative / "__init__.py"):
                 if path.is_file():
-                    try:
-                        text = path.read_text(encoding="utf-8-sig")
-                    except (OSError, UnicodeDecodeError) as error:
-                        raise SourceError(f"{path}: cannot be read: {error}") from None
-                    return Module(name, str(path), text, is_package=path.name == "__init__.py")
+                    return Module(name, str(path), read_source(path), is_package=path.name == "__init__.py")
         return None
+
+    def offers(self, name: str) -> bool:
+        """Whether there is such a module, if only as a directory, a compiled one, or one of types."""
+        if self.follow(name) is not None or any(each.startswith(f"{name}.") for each in self.sources):
+            return True
+        return self.is_opaque(name) or any(home.joinpath(*name.split(".")).is_dir() for home in self._homes)
+
+    def is_opaque(self, name: str) -> bool:
+        """Whether it is there, and cannot be read: what it has is not known."""
+        return any(is_opaque(home, name) for home in self._homes)
 
     def imported(self, start: Module) -> list[Module]:
         """`start` and the project's modules that it imports, and those that they import."""
@@ -327,8 +375,18 @@ class Project:
 
     def bases(self, cls: ClassInfo) -> list[ClassInfo]:
         """Those in the project."""
-        found = [self.resolve(cls.module, parts) for base in cls.node.bases if (parts := dotted(base))]
-        return [base for base in found if isinstance(base, ClassInfo)]
+        found = [self._base(cls.module, parts) for base in cls.node.bases if (parts := dotted(base))]
+        return [base for base in found if base is not None]
+
+    def _base(self, module: Module, parts: Parts) -> ClassInfo | None:
+        found = self.resolve(module, parts)
+        top = module.imports.get(parts[0], ("",))[0]
+        if found is None and self._tops and top and top not in self._tops:
+            # A library's class brings in the package of its base.
+            self._tops |= {top}
+            self._known = {name: each for name, each in self._known.items() if each is not None}
+            found = self.resolve(module, parts)
+        return found if isinstance(found, ClassInfo) else None
 
     def mro(self, cls: ClassInfo, below: tuple[ClassInfo, ...] = ()) -> list[ClassInfo]:
         """The class and its bases in the project, in the order in which Python looks a method up.
@@ -365,10 +423,12 @@ def dotted(node: ast.AST) -> Parts:
     return (node.id, *reversed(parts)) if isinstance(node, ast.Name) else ()
 
 
-def closest(name: str, there: Iterable[str]) -> str:
-    """'; did you mean "load"?', or what is there."""
+def closest(name: str, there: Iterable[str], *, known: bool = True) -> str:
+    """'; did you mean "load"?', or what is there (nothing where `known` is false)."""
     names = sorted(there)
     near = difflib.get_close_matches(name, names, n=1)
     if near:
         return f"; did you mean {near[0]!r}?"
+    if not known:
+        return ""
     return f"; there are {', '.join(names[:8])}" if names else "; there are none"

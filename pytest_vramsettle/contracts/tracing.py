@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import _thread
 import asyncio
 import functools
 import inspect
-import sys
-import threading
-from _thread import get_ident
 from collections.abc import Callable, Iterable
-from time import monotonic_ns
+from threading import current_thread
 from typing import TYPE_CHECKING, Any
 
-from pytest_vramsettle.clock.active import slot
 from pytest_vramsettle.contracts.errors import ContractError, HoldFailure
 from pytest_vramsettle.contracts.holds import Hold, Holder, LockTrace, WatchedCall, now_ns
+from pytest_vramsettle.contracts.source import closest
+from pytest_vramsettle.contracts.traced import condition_over, could_take, is_condition, wrap
 from pytest_vramsettle.contracts.verdicts import Outcome, Verdict
 
 if TYPE_CHECKING:
@@ -24,172 +21,36 @@ if TYPE_CHECKING:
     from pytest_vramsettle.contracts.contract import Contract
 
 _MISSING = object()
-_frame = sys._getframe
-current_thread = threading.current_thread
-
-
-class TracedLock:
-    """Stands in for a `threading.Lock` or anything with its methods; everything else goes to the real one."""
-
-    def __init__(self, real: Any, name: str, trace: LockTrace) -> None:
-        self.real = real
-        self.name = name
-        self._trace = trace
-        self._acquire = real.acquire
-        self._release = real.release
-
-    def acquire(self, *args: Any, **keywords: Any) -> bool:
-        if not self._acquire(*args, **keywords):
-            return False
-        caller = _frame(1)
-        self._trace.began(self.name, current_thread(), caller.f_code, caller.f_lasti)
-        return True
-
-    def release(self) -> None:
-        # The interval ends before another thread can begin one.
-        self._trace.finished(self.name, current_thread())
-        self._release()
-
-    def __enter__(self) -> bool:
-        self._acquire()
-        caller = _frame(1)
-        self._trace.began(self.name, current_thread(), caller.f_code, caller.f_lasti)
-        return True
-
-    def __exit__(self, *_: object) -> None:
-        self._trace.finished(self.name, current_thread())
-        self._release()
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.real, name)
-
-    def __repr__(self) -> str:
-        return f"<traced {self.name}: {self.real!r}>"
-
-
-def _quick(kind: type[TracedLock], real: Any, name: str, trace: LockTrace) -> TracedLock:
-    """With a `with` of its own that has all at hand: `with lock:` is what runs often."""
-    acquire, release = real.acquire, real.release
-    stacks, ended, ordered, finished = trace.stacks, trace.ended, trace.ordered, trace.finished
-    frame, ident, thread, monotonic, clock = _frame, get_ident, current_thread, monotonic_ns, slot
-    threads: dict[int, threading.Thread] = threading._active  # type: ignore[attr-defined]  # current_thread() reads it
-
-    def enter(self: object) -> bool:
-        acquire()
-        holder = threads.get(ident()) or thread()
-        caller = frame(1)
-        stack = stacks.get(holder)
-        if stack is None:
-            stack = stacks[holder] = []
-        elif stack:
-            ordered(stack, name, caller.f_code, caller.f_lasti)
-        stack.append((name, monotonic() if clock.engine is None else now_ns(), caller.f_code, caller.f_lasti))
-        return True
-
-    def leave(self: object, kind: object, error: object, traceback: object) -> None:
-        holder = threads.get(ident()) or thread()
-        stack = stacks.get(holder)
-        if stack and len(stack) == 1 and stack[0][0] is name:
-            _, start, code, at = stack.pop()
-            ended.append((name, holder, start, monotonic() if clock.engine is None else now_ns(), code, at))
-        else:
-            finished(name, holder)
-        release()
-
-    made: type[TracedLock] = type(kind.__name__, (kind,), {"__enter__": enter, "__exit__": leave})
-    return made(real, name, trace)
-
-
-class TracedRLock(TracedLock):
-    """With what a `threading.Condition` over an RLock needs: it lets go of all levels at once."""
-
-    def _release_save(self) -> Any:
-        thread = current_thread()
-        depth = self._trace.depth(self.name, thread)
-        for _ in range(depth):
-            self._trace.finished(self.name, thread)
-        return depth, self.real._release_save()
-
-    def _acquire_restore(self, state: Any) -> None:
-        depth, inner = state
-        self.real._acquire_restore(inner)
-        caller = _frame(1)
-        for _ in range(depth):
-            self._trace.began(self.name, current_thread(), caller.f_code, caller.f_lasti)
-
-    def _is_owned(self) -> bool:
-        return bool(self.real._is_owned())
-
-
-class TracedAsyncLock:
-    """Stands in for an `asyncio.Lock`; its holder is a task."""
-
-    def __init__(self, real: asyncio.Lock, name: str, trace: LockTrace) -> None:
-        self.real = real
-        self.name = name
-        self._trace = trace
-
-    async def acquire(self) -> bool:
-        await self.real.acquire()
-        self._began(2)
-        return True
-
-    def _began(self, level: int) -> None:
-        caller = _frame(level)
-        self._trace.began(self.name, asyncio.current_task(), caller.f_code, caller.f_lasti)
-
-    async def __aenter__(self) -> None:
-        await self.real.acquire()
-        self._began(2)
-
-    async def __aexit__(self, *_: object) -> None:
-        self.release()
-
-    def release(self) -> None:
-        self.real.release()
-        self._trace.finished(self.name, asyncio.current_task())
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.real, name)
-
-
-def wrap(real: Any, name: str, trace: LockTrace) -> Any:
-    """Raises `ContractError` for what is no lock."""
-    if isinstance(real, TracedLock | TracedAsyncLock):
-        return real
-    if isinstance(real, asyncio.Lock):
-        return TracedAsyncLock(real, name, trace)
-    if isinstance(real, threading.Condition):
-        return _condition(real, wrap(real._lock, name, trace))  # type: ignore[attr-defined]  # where it keeps its lock
-    if not (hasattr(real, "acquire") and hasattr(real, "release")):
-        raise ContractError(f"{name!r} is {real!r}: no lock, it has no acquire() and release()")
-    return _quick(TracedRLock if hasattr(real, "_release_save") else TracedLock, real, name, trace)
-
-
-def _condition(real: threading.Condition, lock: Any) -> threading.Condition:
-    """Those that wait on the real one are woken through this one too."""
-    made = threading.Condition(lock)
-    made._waiters = real._waiters  # type: ignore[attr-defined]  # a condition has no other name for them
-    return made
 
 
 class _OnSet:
-    """In a class: wraps what instances assign to the name."""
+    """In a class: wraps what instances assign to the name. `real` is what the class has: a default, or a slot."""
 
-    def __init__(self, name: str, trace: LockTrace) -> None:
+    def __init__(self, name: str, trace: TracedLocks, real: Any) -> None:
         self._name = name
         self._trace = trace
+        self._real = real
 
     def __get__(self, owner: Any, kind: type) -> Any:
         if owner is None:
-            return self
+            return self._real if self._real is not _MISSING else self
+        if hasattr(self._real, "__set__"):
+            return self._real.__get__(owner, kind)
         try:
             return vars(owner)[self._name]
         except KeyError:
+            if self._real is not _MISSING:
+                return self._real
             raise AttributeError(f"{kind.__name__!r} object has no attribute {self._name!r}") from None
 
     def __set__(self, owner: Any, value: Any) -> None:
-        vars(owner)[self._name] = value if value is None else wrap(value, self._name, self._trace)
+        if value is not None:
+            value = wrap(value, self._name, self._trace)
+            self._trace.awaited.discard(self._name)
+        if hasattr(self._real, "__set__"):
+            self._real.__set__(owner, value)
+        else:
+            vars(owner)[self._name] = value
 
 
 class TracedLocks(LockTrace):
@@ -201,43 +62,73 @@ class TracedLocks(LockTrace):
     def __init__(self) -> None:
         super().__init__()
         self._undo: list[Callable[[], None]] = []
+        self._owners: dict[str, Any] = {}
 
     def __call__(self, owner: Any, *names: str, watch: str | Iterable[str] = ()) -> TracedLocks:
-        """Raises `ContractError` where an attribute is not there, or is no lock."""
-        for name in names:
-            self._trace_one(owner, name)
-        for name in (watch,) if isinstance(watch, str) else watch:
-            self._watch(owner, name)
+        """Raises `ContractError` where an attribute is not there, is no lock or cannot be replaced; all stays then."""
+        before = len(self.names), len(self.watched), len(self._undo), set(self.awaited)
+        try:
+            for name in names:
+                self._trace_one(owner, name)
+            for name in (watch,) if isinstance(watch, str) else watch:
+                self._watch(owner, name)
+        except BaseException:
+            self._put_back(before[2])
+            del self.names[before[0] :], self.watched[before[1] :]
+            self._owners = {name: each for name, each in self._owners.items() if name in self.names}
+            self.awaited = before[3]
+            raise
         return self
 
     def __enter__(self) -> TracedLocks:
         return self
 
     def __exit__(self, *_: object) -> None:
-        while self._undo:
+        self._put_back(0)
+
+    def _put_back(self, count: int) -> None:
+        while len(self._undo) > count:
             self._undo.pop()()
 
     def _trace_one(self, owner: Any, name: str) -> None:
+        other = self._owners.get(name, owner)
+        if other is not owner:
+            kind = (other if isinstance(other, type) else type(other)).__qualname__
+            raise ContractError(
+                f"{name!r} of another {kind} is traced already, and they would be taken for one lock: "
+                "use another TracedLocks() for it"
+            )
         real = inspect.getattr_static(owner, name, _MISSING)
-        if real is _MISSING and not isinstance(owner, type):
-            there = ", ".join(sorted(vars(owner))) or "nothing"
-            raise ContractError(f"{owner!r} has no attribute {name!r}; there are {there}")
-        self.names.append(name)
-        if isinstance(owner, type) and (real is _MISSING or not hasattr(real, "acquire")):
-            self._put(owner, name, _OnSet(name, self))
-            return
+        if isinstance(owner, type) and (real is _MISSING or not (hasattr(real, "acquire") or is_condition(real))):
+            if callable(real) or isinstance(real, property):
+                raise ContractError(f"{owner.__qualname__}.{name} is {real!r}: no lock")
+            self._put(owner, name, _OnSet(name, self, real))
+            self.awaited.add(name)
+        else:
+            if real is _MISSING and name not in _attributes(owner):
+                raise ContractError(f"{_named(owner)} has no attribute {name!r}{closest(name, _attributes(owner))}")
+            self._wrap(owner, name)
+        if name not in self.names:
+            self.names.append(name)
+        self._owners[name] = owner
+
+    def _wrap(self, owner: Any, name: str) -> None:
         real = getattr(owner, name)
-        self._put(owner, name, wrap(real, name, self))
-        for other, value in list(vars(owner).items()):
+        made = wrap(real, name, self)
+        if made is real:
+            return
+        self._put(owner, name, made)
+        for other in _attributes(owner):
             # A condition over the lock takes it behind the back of the one that stands in for it.
-            if isinstance(value, threading.Condition) and value._lock is real:  # type: ignore[attr-defined]  # as above
-                self._put(owner, other, _condition(value, getattr(owner, name)))
+            value = inspect.getattr_static(owner, other, None) if isinstance(owner, type) else getattr(owner, other)
+            if is_condition(value) and value._lock is real:
+                self._put(owner, other, condition_over(value, made))
 
     def _watch(self, owner: Any, name: str) -> None:
         real = getattr(owner, name, None)
         if not callable(real):
-            raise ContractError(f"{owner!r} has no function {name!r} to watch")
-        self.watched.append(name)
+            there = [each for each in dir(owner) if not each.startswith("__") and callable(getattr(owner, each, None))]
+            raise ContractError(f"{_named(owner)} has no function {name!r} to watch{closest(name, there)}")
 
         @functools.wraps(real)
         def watched(*args: Any, **keywords: Any) -> Any:
@@ -245,6 +136,8 @@ class TracedLocks(LockTrace):
             return real(*args, **keywords)
 
         self._put(owner, name, watched)
+        if name not in self.watched:
+            self.watched.append(name)
 
     def _called(self, owner: Any, name: str) -> None:
         holder = _holder()
@@ -253,7 +146,14 @@ class TracedLocks(LockTrace):
         self.calls.append(WatchedCall(name, holder, now_ns(), tuple(held.items()), free))
 
     def _put(self, owner: Any, name: str, value: Any) -> None:
-        own = vars(owner).get(name, _MISSING)
+        own = vars(owner).get(name, _MISSING) if hasattr(owner, "__dict__") else getattr(owner, name, _MISSING)
+        try:
+            setattr(owner, name, value)
+        except (AttributeError, TypeError) as error:
+            what = f"watch={name!r}" if name in dir(type(owner)) and callable(value) else repr(name)
+            instead = f"; trace the class instead: traced_locks({type(owner).__qualname__}, {what})"
+            told = "" if isinstance(owner, type) else instead
+            raise ContractError(f"{_named(owner)}: {name!r} cannot be replaced ({error}){told}") from None
 
         def undo() -> None:
             if own is _MISSING:
@@ -261,8 +161,20 @@ class TracedLocks(LockTrace):
             else:
                 setattr(owner, name, own)
 
-        setattr(owner, name, value)
         self._undo.append(undo)
+
+
+def _attributes(owner: Any) -> list[str]:
+    """Of an object, slots included; of a class, its own."""
+    found = list(getattr(owner, "__dict__", {}))
+    for kind in () if isinstance(owner, type) else type(owner).__mro__:
+        slots = kind.__dict__.get("__slots__", ())
+        found += [each for each in ((slots,) if isinstance(slots, str) else slots) if hasattr(owner, each)]
+    return sorted(each for each in dict.fromkeys(found) if not each.startswith("__"))
+
+
+def _named(owner: Any) -> str:
+    return f"class {owner.__qualname__}" if isinstance(owner, type) else f"this {type(owner).__qualname__}"
 
 
 def _holder() -> Holder:
@@ -270,29 +182,6 @@ def _holder() -> Holder:
         return asyncio.current_task() or current_thread()
     except RuntimeError:  # no loop runs here
         return current_thread()
-
-
-def could_take(lock: Any) -> bool:
-    """Whether a thread that is not this one can take the lock now; it lets go of it at once."""
-    if isinstance(lock, TracedAsyncLock):
-        return not lock.real.locked()
-    if isinstance(lock, threading.Condition):
-        lock = lock._lock  # type: ignore[attr-defined]  # where a condition keeps it
-    if not isinstance(lock, TracedLock):
-        return False
-    real, answers, done = lock.real, [], _thread.allocate_lock()
-    done.acquire()
-
-    def attempt() -> None:
-        if real.acquire(False):
-            answers.append(True)
-            real.release()
-        done.release()
-
-    # Not a threading.Thread: the virtual clock would have it wait its turn.
-    _thread.start_new_thread(attempt, ())
-    done.acquire()
-    return bool(answers)
 
 
 def limits_of(item: pytest.Item) -> list[tuple[str, float]]:
@@ -322,6 +211,8 @@ def check_trace(contract: Contract, trace: LockTrace) -> Outcome:
     verdict = Verdict.KEPT
     if contract.lock not in trace.names or call not in trace.watched:
         verdict, note = Verdict.VACUOUS, f"traced_locks(owner, {contract.lock!r}, watch={call!r}) was not used"
+    elif contract.lock in trace.awaited:
+        verdict, note = Verdict.VACUOUS, f"no instance has assigned {contract.lock!r} since it is traced"
     elif not any(each.name == call for each in trace.calls):
         verdict, note = Verdict.VACUOUS, f"{call}() was never called in this run"
     else:

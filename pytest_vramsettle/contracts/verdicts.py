@@ -19,7 +19,7 @@ class Verdict(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """`findings` are those that the verdict rests on; `note` says what is missing where it is vacuous."""
+    """`findings` are those that the verdict rests on; `note` says which of the contract's names is used by no code."""
 
     contract: str
     text: str
@@ -31,5 +31,10 @@ class Outcome:
 
     @property
     def passes(self) -> bool:
-        """Kept without a waiver, or not kept with one: a waiver has to match something."""
-        return (self.verdict is Verdict.KEPT) == (self.waived is None)
+        """Kept without a waiver, or violated, or not to be told, with one: a waiver has to match something."""
+        return self.is_waived or (self.verdict is Verdict.KEPT and self.waived is None)
+
+    @property
+    def is_waived(self) -> bool:
+        """Whether its waiver matches: one that says nothing, being vacuous, is not what a waiver is for."""
+        return self.waived is not None and self.verdict in (Verdict.VIOLATED, Verdict.CANNOT_TELL)

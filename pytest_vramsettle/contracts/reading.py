@@ -1,0 +1,68 @@
+"""Files: in which encoding they are, which of them belong to libraries, and what lies where a module was looked for."""
+
+from __future__ import annotations
+
+import functools
+import io
+import sysconfig
+import tokenize
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from pytest_vramsettle.contracts.errors import SourceError
+
+_OTHER = frozenset({".so", ".pyd", ".pyx", ".pyi"})
+
+
+def read_source(path: Path) -> str:
+    """As Python reads it: by its byte order mark or its coding cookie (PEP 263), with `\\n` at each line's end.
+
+    Raises `SourceError` for a cookie that is wrong, and for bytes that are not of its encoding, with their line.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise SourceError(f"{path}: cannot be read: {error}") from None
+    try:
+        encoding, _ = tokenize.detect_encoding(io.BytesIO(data).readline)
+    except SyntaxError as error:
+        raise SourceError(
+            f"{path}, line 1 or 2: {error.msg}; mend the coding cookie, or save the file as UTF-8"
+        ) from None
+    try:
+        text = data.decode(encoding)
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        reason = f"byte 0x{data[error.start]:02x} is no {encoding}"
+        raise SourceError(
+            f"{path}, line {line}: {reason}; save it as UTF-8, or name its encoding in a cookie"
+        ) from None
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+@functools.cache
+def is_library(home: Path) -> bool:
+    """Whether packages lie here that have nothing to do with each other: the standard library, or site-packages."""
+    standard = {Path(found).resolve() for key in ("stdlib", "platstdlib") if (found := sysconfig.get_path(key))}
+    return home.name in ("site-packages", "dist-packages") or home.resolve() in standard
+
+
+def offered_modules(name: str, roots: Iterable[Path], sources: Iterable[str]) -> Iterator[str]:
+    """Modules that lie where `name` was looked for."""
+    yield from sources
+    parent, _, _ = name.rpartition(".")
+    for root in roots:
+        folder = root.joinpath(*parent.split(".")) if parent else root
+        try:
+            there = sorted(folder.iterdir()) if folder.is_dir() and not is_library(root) else []
+        except OSError:
+            continue
+        for path in there:
+            if path.suffix == ".py" or (path / "__init__.py").is_file():
+                yield f"{parent}.{path.stem}" if parent else path.stem
+
+
+def is_opaque(home: Path, name: str) -> bool:
+    """Whether the module is there in a form that is not read: compiled, or of types."""
+    path = home.joinpath(*name.split("."))
+    return any(each.suffix in _OTHER for each in path.parent.glob(f"{path.name}.*"))

@@ -1,0 +1,212 @@
+"""What a contract is given: misspelt names, files that are not there or not UTF-8, projects that are large."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from contract_backend import BACKEND, UNDER_LOCK
+
+from pytest_vramsettle.contracts import Contract, ContractError, SourceError, Target, Verdict, lock_contract, render
+
+
+def backend(source: str = BACKEND) -> Target:
+    return lock_contract("m:Backend", sources={"m": source})
+
+
+def outside_lock(target: Target, **keywords: str) -> Contract:
+    lock, wait = target.lock("_lock"), target.call("_wait_for_vram_settle")
+    return target.must_not_hold(lock, at=wait, **keywords)
+
+
+def put(root: Path, **files: str) -> Target:
+    (root / "app").mkdir()
+    for name, text in {"__init__": "", **files}.items():
+        (root / "app" / f"{name}.py").write_text(text)
+    return lock_contract("app.backend:Backend", roots=[root])
+
+
+def test_a_misspelt_call_is_told_where_it_makes_a_violation() -> None:
+    target = backend()
+    spawn, kill = target.call("subprocess.Popen"), target.call("_process.terminate")
+    first = target.must_precede(target.call("_wiat_for_vram_settle"), before=spawn, within="load_model")
+    outcome = first.check_static()
+    assert outcome.verdict is Verdict.VIOLATED
+    said = "'_wiat_for_vram_settle()' is used by no code; did you mean '_wait_for_vram_settle'?"
+    assert (outcome.note, said in render(outcome)) == (said, True)
+    write = target.must_follow(target.write("_last_kil_monotonic"), after=kill, within="_kill_process").check_static()
+    assert "'_last_kil_monotonic = ...' is used by no code; did you mean '_last_kill_monotonic'?" in render(write)
+    value = target.write("_last_kill_monotonic", value="time.monotonik()")
+    outcome = target.must_follow(value, after=kill, within="_kill_process").check_static()
+    assert "'time.monotonik()' is called by no code; did you mean 'time.monotonic'?" in render(outcome)
+    record = target.must_follow(target.recording("_kils"), after=kill, within="_kill_process").check_static()
+    assert "'_kils.recording(...)' is used by no code" in render(record)
+
+
+def test_the_owner_of_a_call_is_looked_at_too() -> None:
+    target = backend()
+    contract = target.must_not_hold(target.lock("_lock"), at=target.call("_proces.terminate"))
+    outcome = contract.check_static()
+    assert "'_proces.terminate()' is used by no code; did you mean '_process.terminate'?" in outcome.note
+
+
+def test_a_comment_is_no_code() -> None:
+    target = backend(BACKEND + "\n    # _lokc, which is not there\n    def other(self):\n        pass  # _lokc\n")
+    outcome = target.must_not_hold(target.lock("_lokc"), at=target.call("_kill_process")).check_static()
+    assert outcome.verdict is Verdict.VACUOUS
+    assert outcome.note == "the lock '_lokc' is used by no code; did you mean '_lock'?"
+
+
+def test_a_call_that_another_function_makes_says_which() -> None:
+    target = backend()
+    wait, kill = target.call("_wait_for_vram_settle"), target.call("_process.terminate")
+    outcome = target.must_precede(wait, before=kill, within="_wait_for_vram_settle").check_static()
+    assert "never reached in _wait_for_vram_settle; it is called in Backend._kill_process (m.py:20)" in outcome.note
+
+
+def test_a_module_that_is_misspelt(tmp_path: Path) -> None:
+    put(tmp_path, backend=BACKEND)
+    with pytest.raises(SourceError, match=r"module 'app.bakend' is not there.*; did you mean 'app.backend'"):
+        outside_lock(lock_contract("app.bakend:Backend", roots=[tmp_path])).check_static()
+
+
+def test_a_vacuous_contract_cannot_be_waived() -> None:
+    target = backend()
+    outcome = target.must_not_hold(target.lock("_lokc"), at=target.call("_kill_process"), waive="soon").check_static()
+    assert not outcome.passes
+    text = render(outcome)
+    assert "the waiver ('soon') matches nothing: the contract is vacuous; take the waiver away" in text
+    assert "to mend it: correct the name" in text
+
+
+@pytest.mark.parametrize(
+    ("first", "said"),
+    [
+        ("from .base import Base", "module 'app.base' is not there: what 'Base' does is not known"),
+        ("from app.base import Base", "module 'app.base' is not there"),
+        ("from app import base\nBase = base.Base", "module 'app' has no 'base'"),
+        ("import app.base\nBase = app.base.Base", "module 'app.base' is not there"),
+        ("from .there import Bsae as Base", "module 'app.there' has no 'Bsae'; did you mean 'Base'?"),
+    ],
+)
+def test_an_own_module_that_is_not_there_cannot_be_told(tmp_path: Path, first: str, said: str) -> None:
+    source = f"{first}\n{BACKEND}".replace("class Backend:", "class Backend(Base):")
+    target = put(tmp_path, backend=source, there="class Base:\n    pass\n")
+    outcome = outside_lock(target).check_static()
+    assert outcome.verdict is Verdict.CANNOT_TELL
+    text = render(outcome)
+    assert said in text
+    assert "app/backend.py:1 in app.backend: imported here" in text
+    contract = target.must_precede(target.call("a"), before=target.call("b"), within="of_the_base")
+    if "there import" not in first:
+        with pytest.raises(SourceError, match=r"no function 'of_the_base'.*; and module .*backend.py:1"):
+            contract.check_static()
+
+
+def test_a_helper_module_of_a_helper_that_is_not_there(tmp_path: Path) -> None:
+    helpers = "from .deep import settle\n\ndef prepare(backend):\n    settle(backend)\n"
+    source = f"from . import helpers\n{UNDER_LOCK}".replace(
+        "        self._wait_for_vram_settle()\n", "        helpers.prepare(self)\n"
+    )
+    target = put(tmp_path, backend=source, helpers=helpers)
+    outcome = target.must_not_hold(target.lock("_lock"), at=target.call("_kill_process")).check_static()
+    assert outcome.verdict is Verdict.CANNOT_TELL
+    assert "module 'app.deep' is not there: what 'settle' does is not known" in render(outcome)
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        "try:\n    from ._fast import wait\nexcept ImportError:\n    wait = None\nwait",
+        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from .types import Model\ndef f(model: Model): pass",
+        "from ._version import __version__",
+        "from .native import spin\nspin",
+        "from . import __init__ as own\nown",
+        "import numpy\nnumpy.zeros",
+    ],
+)
+def test_an_import_that_may_be_missing_is_no_matter(tmp_path: Path, first: str) -> None:
+    target = put(tmp_path, backend=f"{first}\n{BACKEND}")
+    (tmp_path / "app" / "native.cpython-312-x86_64-linux-gnu.so").write_bytes(b"")
+    outcome = outside_lock(target).check_static()
+    assert outcome.verdict is Verdict.KEPT, render(outcome)
+
+
+@pytest.mark.parametrize(
+    ("cookie", "encoding"), [("# -*- coding: latin-1 -*-\n", "latin-1"), ("", "utf-8-sig"), ("", "utf-8")]
+)
+def test_files_are_read_in_their_encoding(tmp_path: Path, cookie: str, encoding: str) -> None:
+    target = put(tmp_path, backend="")
+    source = cookie + UNDER_LOCK.replace("with self._lock:", 'with self._lock:  # für später: "größer"')
+    (tmp_path / "app" / "backend.py").write_bytes(source.replace("\n", "\r\n").encode(encoding))
+    text = render(outside_lock(target).check_static())
+    assert text.startswith("violated")
+    assert 'with self._lock:  # für später: "größer"\n' in text
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (b"# coding: latni-1\n", "backend.py, line 1 or 2: unknown encoding: latni-1; mend the coding cookie"),
+        (b"import os\nx = 'f\xfcr'\n", "backend.py, line 2: byte 0xfc is no utf-8; save it as UTF-8"),
+        (b"x = 'a\x00b'\n", "backend.py, line 1: does not parse"),
+    ],
+)
+def test_bytes_that_are_no_text_are_named_with_the_line(tmp_path: Path, data: bytes, said: str) -> None:
+    target = put(tmp_path, backend="")
+    (tmp_path / "app" / "backend.py").write_bytes(data)
+    with pytest.raises(SourceError) as caught:
+        outside_lock(target).check_static()
+    assert said in str(caught.value)
+
+
+def test_a_form_feed_ends_no_line() -> None:
+    text = render(outside_lock(backend(UNDER_LOCK.replace("class Backend:", "\f\nclass Backend:"))).check_static())
+    assert "with self._lock:\n" in text
+    assert ">    29 |         with self._lock:" in text
+
+
+def test_the_standard_library_is_not_one_project() -> None:
+    pool = lock_contract("concurrent.futures.thread:ThreadPoolExecutor", roots=[Path(os.__file__).parent])
+    assert {module.name.partition(".")[0] for module in pool.scope.modules} == {"concurrent"}
+    server = lock_contract("http.server:HTTPServer", roots=[Path(os.__file__).parent])
+    assert "TCPServer" in [cls.name for cls in server.project.mro(server.scope.cls)]  # type: ignore[arg-type]  # it is one
+
+
+def test_what_no_code_can_keep_is_refused() -> None:
+    target = backend()
+    wait, spawn, kill = (target.call(name) for name in ("_wait_for_vram_settle", "Popen", "_kill_process"))
+    lock = target.lock("_lock")
+    with pytest.raises(ContractError, match=r"contradicts itself: .*: no call comes before itself"):
+        target.must_precede(wait, before=wait, within="load_model")
+    with pytest.raises(ContractError, match="no call is followed by itself"):
+        target.must_follow(wait, after=wait, within="load_model")
+    with pytest.raises(ContractError, match="what is asked and what may go on then are one call"):
+        target.must_recheck(wait, after=lock.acquired, before=wait, within="load_model")
+    target.must_precede(kill, before=wait, within="load_model")
+    target.must_precede(wait, before=spawn, within="load_model")
+    with pytest.raises(ContractError, match=r"_kill_process\(\) before _wait_for_vram_settle\(\) before Popen\(\)"):
+        target.must_precede(spawn, before=kill, within="load_model")
+    target.must_follow(wait, after=kill, within="load_model")
+    with pytest.raises(ContractError, match="would have to follow the other, for ever"):
+        target.must_follow(kill, after=wait, within="load_model")
+    target.must_recheck("_cancel_event.is_set", after=lock.acquired, before=spawn, within="load_model")
+    with pytest.raises(ContractError, match="the other where it is no"):
+        target.must_recheck(
+            "_cancel_event.is_set", after=lock.acquired, before=spawn, within="load_model", proceed_if=True
+        )
+
+
+def test_names_are_taken_for_what_they_can_be() -> None:
+    target = backend()
+    spawn, write = target.call("Popen"), target.write("_process")
+    assert target.must_precede(target.call("Backend._kill_process"), before=spawn, within="load_model").enforce()
+    with pytest.raises(SourceError, match=r"no function 'Backend.load_model'; did you mean 'load_model'\?"):
+        target.must_precede(target.call("_kill_process"), before=spawn, within="Backend.load_model").enforce()
+    with pytest.raises(ContractError, match=r"after= takes a call, as backend\.call"):
+        target.must_follow(spawn, after=write, within="load_model")
+    with pytest.raises(ContractError, match="at= takes a call"):
+        target.must_not_hold(target.lock("_lock"), at=write)
+    with pytest.raises(SourceError, match=r"module 'm.Backend' is not there: .*; did you mean 'm:Backend'\?"):
+        outside_lock(lock_contract("m.Backend", sources={"m": BACKEND})).check_static()
