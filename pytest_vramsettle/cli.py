@@ -48,6 +48,7 @@ def _vramsettle_app() -> "typer.Typer":
     import typer
 
     from pytest_vramsettle.cli_contracts import check
+    from pytest_vramsettle.cli_smoke import smoke
     from pytest_vramsettle.score import cli as scoring
 
     app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
@@ -63,6 +64,7 @@ def _vramsettle_app() -> "typer.Typer":
     app.command()(demo)
     scoring.register(app)
     app.command()(check)
+    app.command()(smoke)
     return app
 
 
