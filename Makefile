@@ -21,7 +21,7 @@ $(VENV)/made: $(SOURCES)
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed; this is " + sys.version.split()[0] + ". Set PYTHON=python3.12, say.") if sys.version_info < (3, 11) else None'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check "pip>=25.1"
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[lab]" --group dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[lab,demo]" --group dev
 	touch $@
 
 demo: $(VENV)/made

@@ -1,4 +1,4 @@
-"""The build hook: compiles the library, the executable and the puppet with the machine's C compiler.
+"""The build hook: compiles the library, the executables and the puppet with the machine's C compiler.
 
 Run by itself (`python build_natives.py`) it compiles in place, which is what an editable installation uses.
 """
@@ -107,7 +107,8 @@ def build(target: Path) -> None:
         )
         _compile_program(compiler, [*includes, str(NATIVE / "smi.c"), "-o", str(scratch / "nvidia-smi")])
         _compile_program(compiler, [str(NATIVE / "puppet.c"), "-o", str(scratch / "puppet")])
-        for made in (library, plain, scratch / "nvidia-smi", scratch / "puppet"):
+        _compile_program(compiler, [*includes, str(NATIVE / "llama.c"), "-o", str(scratch / "llama-server")])
+        for made in (library, plain, *(scratch / name for name in ("nvidia-smi", "puppet", "llama-server"))):
             made.replace(target / made.name)
 
 

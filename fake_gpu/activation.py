@@ -140,6 +140,7 @@ class Activation:
         self.server.forked()
         with contextlib.suppress(OSError):
             os.close(self._lock)
+        self.driver.llama.forked()
         for process in self.driver.processes:
             process.close()
 

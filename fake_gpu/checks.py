@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import reprlib
+from collections import deque
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, get_args
 
@@ -160,3 +161,12 @@ def holdings(driver: Driver, given: Gpu | Mapping[Gpu, Size], used: Size | None)
     for card in held:
         card.check_present(driver)
     return held
+
+
+def none_kept(errors: deque[BaseException]) -> None:
+    """Raises the oldest of the errors that a driver has kept, with notes of the others; none is kept then."""
+    if errors:
+        error = errors.popleft()
+        while errors:
+            error.add_note(f"The fake driver kept another error: {errors.popleft()!r}")
+        raise error

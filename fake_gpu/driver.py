@@ -19,20 +19,22 @@ from types import TracebackType
 import msgspec
 
 from fake_gpu import activation, checks
+from fake_gpu.activation import native
 from fake_gpu.agenda import Agenda
 from fake_gpu.calls import Call, CallLog
 from fake_gpu.clock import Cancel, Clock
+from fake_gpu.deaths import Deaths
 from fake_gpu.errors import DriverStateError, InvalidValue
 from fake_gpu.fault import Fault, Injection, Injections
 from fake_gpu.gpu import Gpu, Presence, total_and_reserved
 from fake_gpu.history import History
+from fake_gpu.llama import NAME, LlamaServers, make_shape
 from fake_gpu.nvml.dispatch import Nvml, Session
 from fake_gpu.process import ComputeType, Death, Process, open_pidfd
 from fake_gpu.profile import Profile, load_profile
 from fake_gpu.puppet import start_puppet
 from fake_gpu.ramp import DEFAULT_RECLAIM, Ramp, checked_ramp
 from fake_gpu.units import Duration, Size, parse_duration, parse_size
-from fake_gpu.watch import Watch
 
 FIRST_VIRTUAL_PID = 4_194_305
 """Above any pid_max (4194304): scripts pipe PIDs from nvidia-smi into `kill -9`, and these hit nobody."""
@@ -69,8 +71,6 @@ class Driver:
         """The GPUs that clients count, in the order of their indices."""
         self.processes: list[Process] = []
         """Every process that ever held memory, dead ones included."""
-        self.deaths: list[Death] = []
-        """Every death so far, oldest first, as listeners are told it."""
         self.history = History()
         """What the cards were like until now."""
         self.closed = threading.Event()
@@ -80,8 +80,9 @@ class Driver:
         self._errors: deque[BaseException] = deque()
         self._agenda = Agenda(self.keep)
         self._pids = itertools.count(FIRST_VIRTUAL_PID)
-        self._listeners: list[Callable[[Death], object]] = []
-        self._watch = Watch()
+        self.mortality = Deaths(self)
+        self.llama = LlamaServers(self)
+        """The fake llama-servers: what `llama_server` has made, and the processes that run it."""
         self._activation: activation.Activation | None = None
         self._forget_clock: Cancel = lambda: None
         self._directory = directory
@@ -98,6 +99,7 @@ class Driver:
         self._forget_clock = self.clock.before_jump(self._reach)
         try:
             self._activation = activation.Activation(self, self._directory)
+            self.mortality.server = self._activation.server
         except BaseException:
             self._forget_clock()
             raise
@@ -115,9 +117,10 @@ class Driver:
         try:
             if self._activation is not None:
                 self._activation.close()  # its server may serve somebody until then
-                self._activation = None
+                self._activation = self.mortality.server = None
         finally:
-            self._watch.close()
+            self.llama.stop()
+            self.mortality.watch.close()
             for process in self.processes:
                 process.release()
         self.raise_kept()
@@ -311,6 +314,46 @@ class Driver:
         pidfd = open_pidfd(pid)
         return self._admit(Process(self, "attached", pid, name, held, reclaim, compute_type=compute_type, pidfd=pidfd))
 
+    def llama_server(
+        self,
+        *,
+        weights: Size = "8 GiB",
+        layers: int = 48,
+        kv_bytes_per_token: Size = "128 KiB",
+        overhead: Size = "512 MiB",
+        train_context: int = 131_072,
+        load_time: Duration = "300ms",
+        crash: Duration | None = None,
+        ignores_sigterm: bool = False,
+        leaves_child: bool | Size = False,
+        reclaim: Ramp = DEFAULT_RECLAIM,
+    ) -> list[str]:
+        """A command that runs a fake llama-server: a real process with llama-server's options, logs and HTTP interface.
+
+        It holds what its options make of a model of that size (`-m` may name any file, none is read): `weights` over
+        `layers`, as `-ngl` counts them; `kv_bytes_per_token` for all layers at f16; `overhead` on each GPU in use. It
+        takes `load_time`, on the driver's clock, and fails as the real one does where it does not fit. Dead, it gives
+        all back by `reclaim`.
+
+        `crash`: it dies by SIGSEGV so long after its start. `ignores_sigterm`: only SIGKILL ends it. `leaves_child`: a
+        child process outlives it, until the driver stops; a size: it holds that on the first GPU.
+
+        Raises InvalidValue for what cannot be, DriverStateError where the driver is not active.
+        """
+        shape = make_shape(
+            weights=weights,
+            layers=layers,
+            kv_bytes_per_token=kv_bytes_per_token,
+            overhead=overhead,
+            train_context=train_context,
+            load_time=load_time,
+            crash=crash,
+            ignores_sigterm=ignores_sigterm,
+            leaves_child=leaves_child,
+            reclaim=reclaim,
+        )
+        return [self.llama.add(shape, self._active().directory, native(NAME))]
+
     def _holdings(self, gpu: Gpu | Holdings, used: Size | None) -> dict[Gpu, int]:
         now = self.sync()
         held = checks.holdings(self, gpu, used)
@@ -328,7 +371,7 @@ class Driver:
                 if all(gpu.has_room(size, now) for gpu, size in process._held.items()):
                     self.processes.append(process)
                     for gpu, size in process._held.items():
-                        self.enlist(process, gpu, size, now)
+                        gpu.enlist(process, size, now)
                     break
             try:
                 for gpu, size in process._held.items():
@@ -337,47 +380,20 @@ class Driver:
                 process.release()
                 raise
         if process.pidfd >= 0:
-            self._watch.add(process)
+            self.mortality.watch.add(process)
             self.server.watch(process.pidfd)
             process.watched = True
             process.remember_name()
         return process
 
-    def enlist(self, process: Process, gpu: Gpu, size: int, now_ns: int) -> None:
-        """Puts a process on a GPU's list, with what it holds from now on. The caller holds the lock."""
-        if process not in gpu._holders:
-            gpu._holders.append(process)
-        gpu.changed(now_ns)
-        self.history.held(now_ns, gpu, process, size)
-
     def on_death(self, listener: Callable[[Death], object]) -> Cancel:
         """Calls `listener` with a Death for every process that dies from now on. Returns what ends that."""
-        if not callable(listener):
-            raise InvalidValue(f"on_death({listener!r}): give something to call with a Death")
-        self._listeners.append(listener)
-        return lambda: self._listeners.remove(listener) if listener in self._listeners else None
+        return self.mortality.listen(listener)
 
-    def bury(self, process: Process, now_ns: int) -> None:
-        """Marks a process dead at a time, and tells those who listen."""
-        gpus = [gpu for gpu in self.enumerated if gpu.presence_in_model is Presence.PRESENT]
-        free_before = {gpu.uuid: gpu.memory_at(now_ns).free for gpu in gpus}
-        others = {
-            gpu.uuid: {other.pid: size for other, size in gpu.processes_at(now_ns) if other is not process}
-            for gpu in gpus
-        }
-        with self.lock:
-            if not process.remember_death(now_ns):
-                return
-            held = {gpu.uuid: size for gpu, size in process._held.items() if gpu.uuid in free_before}
-        death = Death(process.pid, now_ns, held, free_before, others)
-        self.deaths.append(death)
-        for listener in list(self._listeners):
-            try:
-                listener(death)
-            except KeyboardInterrupt:
-                raise
-            except BaseException as error:
-                self.keep(error)
+    @property
+    def deaths(self) -> list[Death]:
+        """Every death so far, oldest first, as listeners are told it."""
+        return self.mortality.known
 
     # -- time
 
@@ -401,8 +417,8 @@ class Driver:
         now = self.clock.monotonic_ns()
         if self._agenda.is_due(now):
             self._agenda.run_due(now)
-        if self._watch.processes:
-            self._notice_deaths(now)
+        if self.mortality.watch.processes:
+            self.mortality.notice(now)
         return now
 
     def _reach(self) -> None:
@@ -411,22 +427,9 @@ class Driver:
         except Exception as error:
             self.keep(error)
 
-    def _notice_deaths(self, now_ns: int) -> None:
-        for process in self._watch.dead():
-            self.bury(process, now_ns)
-            if not self._watch.remove(process):
-                continue
-            if process.popen is not None:
-                process.popen.poll()  # reap it: other clients take a zombie for a living process
-            active = self._activation
-            if active is not None and process.watched:  # else another thread is about to have it watched
-                active.server.forget(process.pidfd)
-                process.close()  # a driver that lives for a whole session sees thousands of deaths
-
     def await_deaths(self) -> None:
         """Waits, in real time, for the processes that the kernel is ending now: signals are sent, then obeyed."""
-        for process in self._watch.dying():
-            process.await_end()
+        self.mortality.await_dying()
         self.sync()
 
     def notice(self) -> None:
@@ -489,11 +492,7 @@ class Driver:
 
     def raise_kept(self) -> None:
         """Raises the oldest error that was kept, if any."""
-        if self._errors:
-            error = self._errors.popleft()
-            while self._errors:
-                error.add_note(f"The fake driver kept another error: {self._errors.popleft()!r}")
-            raise error
+        checks.none_kept(self._errors)
 
     def wall_time(self) -> float:
         """Seconds since the epoch, for time stamps in outputs: what `time.time` says, a test's frozen one included."""

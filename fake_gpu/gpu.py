@@ -224,6 +224,13 @@ class Gpu:
         """A process came, went or changed its size. The caller holds the driver's lock."""
         self._changed_ns = max(self._changed_ns, now_ns)
 
+    def enlist(self, process: Process, size: int, now_ns: int) -> None:
+        """A process holds so many bytes here from now on. The caller holds the driver's lock."""
+        if process not in self._holders:
+            self._holders.append(process)
+        self.changed(now_ns)
+        self.driver.history.held(now_ns, self, process, size)
+
     def delist(self, process: Process) -> None:
         """A process holds nothing here any more. The caller holds the driver's lock."""
         self._holders = [other for other in self._holders if other is not process]

@@ -166,7 +166,7 @@ class Process:
                     break
                 if more <= 0 or gpu.has_room(more, now):
                     self._held[gpu] = wanted
-                    self.driver.enlist(self, gpu, wanted, now)
+                    gpu.enlist(self, wanted, now)
                     return
             gpu.check_room(more, now)  # says what is in the way; another thread may have made room meanwhile
         raise DriverStateError(f"{self!r} is dead and cannot allocate")
@@ -221,7 +221,7 @@ class Process:
             self.reclaim = checked_ramp(reclaim)
             self._ramps.clear()
         if self.kind == "virtual":
-            self.driver.bury(self, now)
+            self.driver.mortality.bury(self, now)
             return
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.pid, number)

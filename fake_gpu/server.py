@@ -9,6 +9,7 @@ from __future__ import annotations
 import _thread
 import contextlib
 import errno
+import functools
 import heapq
 import itertools
 import logging
@@ -27,6 +28,7 @@ from fake_gpu.smi.execution import broken, execute
 
 if TYPE_CHECKING:
     from fake_gpu.driver import Driver
+    from fake_gpu.llama.servers import LlamaSession
 
 log = logging.getLogger("fake_gpu.server")
 
@@ -45,7 +47,7 @@ class ProtocolError(Exception):
 class Connection:
     """One client: a thread of a process that uses NVML, or a run of nvidia-smi."""
 
-    __slots__ = ("cancel_wait", "incoming", "mismatch", "outgoing", "pid", "role", "session", "socket")
+    __slots__ = ("cancel_wait", "incoming", "llama", "mismatch", "outgoing", "pid", "role", "session", "socket")
 
     def __init__(self, sock: socket.socket, pid: int) -> None:
         self.socket = sock
@@ -53,6 +55,7 @@ class Connection:
         self.role = ""
         self.mismatch = False
         self.session: Session | None = None
+        self.llama: LlamaSession | None = None
         self.incoming = bytearray()
         self.outgoing = bytearray()
         self.cancel_wait: Cancel | None = None
@@ -71,6 +74,20 @@ class Connection:
         return found
 
 
+class _LlamaLink:
+    """A connection, as a fake llama-server's logic sees it."""
+
+    def __init__(self, server: Server, connection: Connection) -> None:
+        self._server, self._connection = server, connection
+        self.pid = connection.pid
+
+    def send(self, data: bytes) -> None:
+        self._server._send(self._connection, data)
+
+    def wait(self, delay_ns: int, then: Callable[[], None]) -> None:
+        self._server._after(self._connection, delay_ns, then)
+
+
 class Server:
     """Listens on a Unix socket in the driver's private directory until `close`."""
 
@@ -87,7 +104,7 @@ class Server:
         self._connections: dict[int, Connection] = {}
         self._sessions: dict[int, Session] = {}
         self._session_of: dict[int, int] = {}  # PIDs of clients by their pidfds
-        self._late: list[tuple[int, int, Connection, bytes]] = []
+        self._late: list[tuple[int, int, Connection, Callable[[], None]]] = []
         self._sequence = itertools.count()
         self._watched: set[int] = set()
         self._stopping = False
@@ -247,7 +264,7 @@ class Server:
             return False
         magic, version, role, _, table, forked_from = _HELLO.unpack_from(connection.incoming)
         del connection.incoming[: _HELLO.size]
-        if magic != b"FGPU" or chr(role) not in "NS":
+        if magic != b"FGPU" or chr(role) not in "NSL":
             raise ProtocolError("it does not begin with a greeting")
         if version != _PROTOCOL_VERSION:
             raise ProtocolError(f"protocol version {version}, not {_PROTOCOL_VERSION}")
@@ -255,6 +272,8 @@ class Server:
         if connection.role == "N":
             connection.mismatch = table != checksum()
             connection.session = self._session(connection.pid, forked_from)
+        elif connection.role == "L":
+            connection.llama = self._driver.llama.session(_LlamaLink(self, connection))
         return True
 
     def _session(self, pid: int, forked_from: int) -> Session:
@@ -271,6 +290,9 @@ class Server:
         return self._sessions[pid]
 
     def _answer(self, connection: Connection, frame: bytes) -> None:
+        if connection.llama is not None:
+            connection.llama.frame(frame)
+            return
         if connection.role == "S":
             try:
                 execution = execute(self._driver, frame, connection.pid)
@@ -298,12 +320,16 @@ class Server:
         self._send_after(connection, _U32.pack(len(reply)) + reply, delay)
 
     def _send_after(self, connection: Connection, data: bytes, delay_ns: int) -> None:
+        self._after(connection, delay_ns, functools.partial(self._send, connection, data))
+
+    def _after(self, connection: Connection, delay_ns: int, call: Callable[[], None]) -> None:
+        """Has `call` called so much later (NEVER: not at all); until then the client waits."""
         if delay_ns == 0:
-            self._send(connection, data)
+            call()
             return
         deadline = None if delay_ns == NEVER else self._driver.clock.monotonic_ns() + delay_ns
         if deadline is not None:
-            heapq.heappush(self._late, (deadline, next(self._sequence), connection, data))
+            heapq.heappush(self._late, (deadline, next(self._sequence), connection, call))
         connection.cancel_wait = self._driver.clock.client_waits(connection.pid, deadline, self.wake)
 
     def _answer_what_is_due(self) -> None:
@@ -311,13 +337,16 @@ class Server:
             return
         now = self._driver.clock.monotonic_ns()
         while self._late and self._late[0][0] <= now:
-            _, _, connection, data = heapq.heappop(self._late)
+            _, _, connection, call = heapq.heappop(self._late)
             if connection.socket.fileno() < 0:
                 continue  # it went away meanwhile
             connection.cancel_wait = None
             try:
-                self._send(connection, data)
+                call()
             except OSError:
+                self._drop(connection)
+            except Exception as error:
+                self._driver.keep(error)
                 self._drop(connection)
 
     def _send(self, connection: Connection, data: bytes) -> None:

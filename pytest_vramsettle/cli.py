@@ -49,6 +49,7 @@ def _vramsettle_app() -> "typer.Typer":
 
     from pytest_vramsettle.cli_conformance import conform
     from pytest_vramsettle.cli_contracts import check
+    from pytest_vramsettle.cli_smoke import smoke
     from pytest_vramsettle.score import cli as scoring
 
     app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
@@ -65,6 +66,7 @@ def _vramsettle_app() -> "typer.Typer":
     scoring.register(app)
     app.command()(check)
     app.command()(conform)
+    app.command()(smoke)
     return app
 
 

@@ -19,7 +19,7 @@ import pytest
 from fake_gpu import NativesMissing
 from pytest_vramsettle import __version__, cli
 from pytest_vramsettle.clock import VirtualClock
-from pytest_vramsettle.demo import drawing, loader, race, show
+from pytest_vramsettle.demo import drawing, placing, race, show
 from pytest_vramsettle.demo.chart import ASCII, BLOCKS, ROWS
 from pytest_vramsettle.demo.race import WAYS, Round, VirtualRace, Way
 
@@ -41,7 +41,7 @@ def run_after_a_glance_and(nap: float) -> Round:
     """A round whose wait is one probe and a sleep of so many virtual seconds."""
 
     def wait(kills: object) -> None:
-        loader.read_free_memory()
+        placing.read_free_memory()
         time.sleep(nap)
 
     with VirtualClock() as clock, race.machine(clock) as fresh:
@@ -58,7 +58,7 @@ def virtual() -> VirtualRace:
 
 def test_hasty_rounds_misread_and_the_verified_one_does_not(virtual: VirtualRace) -> None:
     hasty, upstream, verified = virtual.rounds
-    assert hasty.misread_mib == upstream.misread_mib == race.MODEL.mib
+    assert hasty.misread_mib == upstream.misread_mib == race.SERVER_MIB
     assert 0 <= verified.misread_mib <= race.ROUNDING_MIB
     assert [one.said for one in virtual.rounds] == [None, "settled", "settled"]
     assert [drawing.gpu_of(one.placement) for one in virtual.rounds] == ["GPU 1", "GPU 1", "GPU 0"]
@@ -71,7 +71,7 @@ def test_rounds_decide_when_their_waits_return(virtual: VirtualRace) -> None:
     assert hasty.decided == 0.0
     assert upstream.decided == pytest.approx(0.25)
     assert verified.back <= verified.decided <= verified.back + 0.25
-    assert virtual.virtual_seconds == pytest.approx(upstream.decided + verified.decided)
+    assert virtual.virtual_seconds > upstream.decided + verified.decided  # and the loads
 
 
 def test_probes_are_the_runs_of_nvidia_smi(virtual: VirtualRace) -> None:
@@ -86,9 +86,9 @@ def test_the_timeline_is_the_ramp(virtual: VirtualRace) -> None:
     timeline = virtual.rounds[0].timeline
     before, after = timeline.free_at(0, -0.05), timeline.free_at(0, race.BEGINS + race.LASTS)
     assert before is not None
-    assert after == before + race.MODEL.mib
+    assert after == before + race.SERVER_MIB
     assert timeline.free_at(0, race.BEGINS) == before
-    assert timeline.free_at(0, race.BEGINS + race.LASTS / 2) == pytest.approx(before + race.MODEL.mib / 2)
+    assert timeline.free_at(0, race.BEGINS + race.LASTS / 2) == pytest.approx(before + race.SERVER_MIB / 2)
     assert set(timeline.free[1]) == {timeline.free_at(1, 0.0)}  # the co-tenant neither takes nor gives
     assert timeline.free_at(0, 99.0) is None
 
@@ -96,9 +96,9 @@ def test_the_timeline_is_the_ramp(virtual: VirtualRace) -> None:
 def test_a_decision_on_the_way_up_is_told_as_it_was() -> None:
     one = run_after_a_glance_and(0.95)
     assert one.share_back == pytest.approx(0.5)
-    assert one.misread_mib == race.MODEL.mib // 2
+    assert one.misread_mib == race.SERVER_MIB // 2
     assert drawing.when(one) == "No wait. Decided 0.95 s after the kill: 50% of the memory back."
-    assert drawing.where(one) == "GPU 0: 41 of 64 layers fit, 23 offloaded to the CPU. GPU 0 would take all."
+    assert drawing.where(one) == "GPU 0: 42 of 64 layers fit, 22 offloaded to the CPU. GPU 0 would take all."
 
 
 def test_a_wait_that_is_lucky_is_not_blamed() -> None:
@@ -134,7 +134,7 @@ def test_rounds_that_differ_are_named(virtual: VirtualRace) -> None:
     assert "The same outcomes" in drawing.virtually(virtual.rounds, virtual).plain
     swapped = (virtual.rounds[2], *virtual.rounds[1:])
     text = drawing.virtually(swapped, virtual).plain
-    assert "They differ in round 1 (GPU 1: 28 of 64" in text
+    assert "They differ in round 1 (GPU 1: 29 of 64" in text
     assert "The same outcomes" not in text
 
 
@@ -150,7 +150,7 @@ def test_a_terminal_sees_the_round_while_it_runs() -> None:
     console = Console(force_terminal=True, width=80, file=out, highlight=False)
     with VirtualClock() as clock, race.machine(clock) as fresh:
         one = show.Showing(console, fresh, 1, WAYS[0], 80, BLOCKS).run()
-    assert clock.elapsed == pytest.approx(one.timeline.end)  # it goes on until the ramp is over
+    assert clock.elapsed >= one.timeline.end  # it goes on until the ramp is over
     frames = out.getvalue().split(WAYS[0].title)[1:]
     assert len(frames) > 10
     assert frames[0].count("█") < frames[-1].count("█")

@@ -8,32 +8,53 @@ import pytest
 
 pytest.importorskip("rich")
 
-from pytest_vramsettle.demo import loader
+from pytest_vramsettle.demo import backend, placing, server
 from pytest_vramsettle.demo.chart import ROWS, Gap, chart
-from pytest_vramsettle.demo.loader import FreeMemory, Model
+from pytest_vramsettle.demo.placing import FreeMemory, Needs
 from pytest_vramsettle.demo.race import Timeline
 
 
-def test_the_loader_knows_nothing_of_the_fake() -> None:
-    assert "fake_gpu" not in Path(loader.__file__).read_text(encoding="utf-8")
+def test_the_backend_knows_nothing_of_the_fake() -> None:
+    for module in (backend, placing, server):
+        assert "fake_gpu" not in Path(module.__file__).read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize(("free", "layers"), [(0, 0), (100, 0), (149, 0), (150, 1), (249, 2), (600, 10), (90_000, 10)])
-def test_as_many_layers_as_fit_beside_the_context(free: int, layers: int) -> None:
-    assert Model(layers=10, layer_mib=50, context_mib=100).layers_in(free) == layers
+def gpu(free: int, index: int = 0) -> FreeMemory:
+    return FreeMemory(index, f"GPU-{index}", free)
+
+
+@pytest.mark.parametrize(
+    ("free", "layers", "context"),
+    [
+        (12_356, "all", 16_384),  # 8000 + 3000 + 1100 and the margin: all of it
+        (12_355, "all", 16_128),
+        (10_200, "all", 4_608),
+        (9_900, "auto", 4_096),  # it would have to be shorter than what layers are given up for
+        (10, "auto", 4_096),
+    ],
+)
+def test_first_the_context_gives_way_then_layers(free: int, layers: str, context: int) -> None:
+    placed = placing.place(gpu(free), Needs(model_mib=8000, context_mib=3000, compute_mib=1100), 16_384)
+    assert (placed.gpu, placed.gpu_layers, placed.context) == (gpu(free), layers, context)
+
+
+def test_a_context_that_is_short_already_is_not_lengthened() -> None:
+    placed = placing.place(gpu(10), Needs(model_mib=8000, context_mib=3000, compute_mib=1100), 2048)
+    assert (placed.gpu_layers, placed.context) == ("auto", 2048)
+
+
+def test_what_is_not_known_is_left_to_the_server() -> None:
+    assert placing.place(gpu(10), None, 8192).gpu_layers == "auto"
 
 
 def test_the_gpu_with_the_most_free_memory_gets_the_model() -> None:
-    model = Model(layers=10, layer_mib=50, context_mib=100)
-    read = [FreeMemory(0, "GPU-a", 300), FreeMemory(1, "GPU-b", 400)]
-    placement = loader.place(model, read)
-    assert (placement.gpu, placement.on_gpu, placement.on_cpu, placement.layers) == (read[1], 6, 4, 10)
+    assert placing.roomiest([gpu(300), gpu(400, 1), gpu(100, 2)]) == gpu(400, 1)
 
 
-@pytest.mark.parametrize("read", [[], [FreeMemory(0, "GPU-a", 60)]])
-def test_without_room_everything_goes_to_the_cpu(read: list[FreeMemory]) -> None:
-    placement = loader.place(Model(layers=10, layer_mib=50, context_mib=100), read)
-    assert (placement.gpu, placement.on_gpu, placement.on_cpu) == (None, 0, 10)
+def test_without_a_gpu_everything_goes_to_the_cpu() -> None:
+    placed = placing.place(placing.roomiest([]), None, 8192)
+    assert (placed.gpu, placed.gpu_layers, placed.context) == (None, "0", 8192)
+    assert placed.environment()["CUDA_VISIBLE_DEVICES"] == ""
 
 
 def timeline(*free: float, end: float = 1.0) -> Timeline:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from fake_gpu import Ramp
+from pytest_vramsettle.demo.backend import Backend
 
 if TYPE_CHECKING:
     from fake_gpu import Driver
@@ -61,3 +62,12 @@ def test_a_ramp_that_never_ends_times_out(fake_driver: Driver, monotonic_clock: 
     assert result.outcome == "timed_out"
     assert result.missing_mib == 20 * 1024
     assert monotonic_clock.elapsed == 4.0
+
+
+def test_apply_reload_keeps_the_model_on_the_gpu(fake_driver: Driver, monotonic_clock: VirtualClock) -> None:
+    fake_driver.add_gpu("rtx-4090")
+    backend = Backend(server_command=fake_driver.llama_server(weights="18 GiB"))
+    backend.load("a.gguf")
+    backend.load("a.gguf", context=32768)  # kills for real, waits, spawns again
+    assert backend.placement == "all layers on the GPU"
+    assert [call.via for call in fake_driver.calls].count("nvidia-smi") >= 3

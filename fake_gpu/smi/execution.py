@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
-from fake_gpu.nvml.dispatch import NEVER, BadRequest
+from fake_gpu.nvml.dispatch import NEVER
+from fake_gpu.run_request import strings_of
 from fake_gpu.smi import modes
 from fake_gpu.smi.arguments import RefusedError, Request, parse
 from fake_gpu.smi.failures import NO_DEVICES, NO_DEVICES_TEXT
@@ -92,7 +93,7 @@ def _orders(output: Output, fortune: Misfortune) -> bytes:
 
 @lru_cache(maxsize=512)
 def _plan(frame: bytes) -> _Plan:
-    arguments = _strings(frame)[1:-2]  # the rest: its own name, its working directory, its terminal
+    arguments = strings_of(frame)[1:-2]  # the rest: its own name, its working directory, its terminal
     command_line = " ".join(["nvidia-smi", *arguments])
     try:
         request = parse(tuple(arguments))
@@ -100,26 +101,6 @@ def _plan(frame: bytes) -> _Plan:
     except RefusedError as refused:
         return _Plan(command_line, Request(), False, Output(refused.text, refused.code), refused.covered)
     return _Plan(command_line, request, request.mode not in modes.NEED_NO_GPU)
-
-
-def _strings(frame: bytes) -> list[str]:
-    """argv, the working directory, and "tty" or "": a count of the former, then a length and bytes for each."""
-    if len(frame) < _U32.size:
-        raise BadRequest("nvidia-smi: a request without a count of arguments")
-    (count,) = _U32.unpack_from(frame)
-    strings = []
-    at = _U32.size
-    while at < len(frame):
-        if at + _U32.size > len(frame):
-            raise BadRequest("nvidia-smi: the request ends inside a length")
-        (length,) = _U32.unpack_from(frame, at)
-        at += _U32.size + length
-        if at > len(frame):
-            raise BadRequest("nvidia-smi: the request ends inside a text")
-        strings.append(frame[at - length : at].decode("utf-8", "surrogateescape"))
-    if len(strings) != count + 2:
-        raise BadRequest(f"nvidia-smi: {len(strings)} texts where {count} arguments and 2 more belong")
-    return strings
 
 
 def broken() -> Execution:

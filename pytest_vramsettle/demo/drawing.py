@@ -11,8 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pytest_vramsettle.demo.chart import BLOCKS, Gap, Glyphs, chart, gap_of
-from pytest_vramsettle.demo.loader import Placement
-from pytest_vramsettle.demo.race import Round, Setting, Timeline, VirtualRace, same_result
+from pytest_vramsettle.demo.race import Placement, Round, Setting, Timeline, VirtualRace, same_result
 
 
 def opening(setting: Setting, glyphs: Glyphs = BLOCKS) -> RenderableType:
@@ -20,14 +19,14 @@ def opening(setting: Setting, glyphs: Glyphs = BLOCKS) -> RenderableType:
     return Group(
         Text("Reloading a model: the race for its memory", style="bold"),
         Text(
-            f"{setting.cards} x {setting.card}. The cards are fake. The server is a real process, killed "
-            f"by a real SIGKILL, and free memory is read by running nvidia-smi.\n"
+            f"{setting.cards} x {setting.card}. The cards are fake, and so is the llama-server; but it is a real "
+            f"process, ended by real signals, and free memory is read by running nvidia-smi.\n"
         ),
         Text(f"GPU 0  our server holds {setting.server_mib} MiB: all {setting.layers} layers of its model"),
         Text(f"GPU 1  somebody else's process holds {setting.tenant_mib} MiB\n"),
         Text(
-            f"A reload kills the server, probes free memory, and places the model on the GPU with the most; "
-            f"layers that do not fit run on the CPU, slowly. "
+            f"A reload with a longer context ends the server, probes free memory, and starts another on the GPU with "
+            f"the most; layers that do not fit run on the CPU, slowly. "
             f"The PID is gone at once; its memory is not: the driver reclaims it from {setting.begins:g} s to "
             f"{setting.back:g} s after the kill. Three ways to deal with this ramp, in real time:\n"
         ),
@@ -114,7 +113,7 @@ def where(one: Round) -> str:
 
 def gpu_of(placement: Placement) -> str:
     """Which GPU it is."""
-    return "no GPU" if placement.gpu is None else f"GPU {placement.gpu.index}"
+    return "no GPU" if placement.gpu is None else f"GPU {placement.gpu}"
 
 
 def virtually(rounds: Sequence[Round], again: VirtualRace) -> Text:

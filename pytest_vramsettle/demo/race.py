@@ -9,17 +9,28 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
-from fake_gpu import Clock, Driver, Gpu, Ramp
-from fake_gpu.units import MIB, to_mib
+from fake_gpu import Clock, Driver, Gpu, Process, Ramp
+from fake_gpu.units import KIB, MIB, to_mib
 from pytest_vramsettle.clock import VirtualClock
-from pytest_vramsettle.demo.loader import Backend, FreeMemory, Model, Placement, place
+from pytest_vramsettle.demo.backend import Backend
+from pytest_vramsettle.demo.placing import FreeMemory, roomiest
 from pytest_vramsettle.kills import KillRecord
 from pytest_vramsettle.settle import SettleResult, wait_for_vram_settle
+from pytest_vramsettle.whole_backend import BackendStatus
 
 CARD = "rtx-4090"
-MODEL = Model(layers=64, layer_mib=300, context_mib=1280)
+MODEL = "model.gguf"
+LAYERS, WEIGHTS_MIB, OVERHEAD_MIB = 64, 19_200, 512
+KV_BYTES_PER_TOKEN = 96 * KIB
+CONTEXT, OTHER_CONTEXT = 8192, 16_384
+SERVER_MIB = WEIGHTS_MIB + OVERHEAD_MIB + CONTEXT * KV_BYTES_PER_TOKEN // MIB
+"""What the server holds before the reload."""
+
+NEXT_MIB = WEIGHTS_MIB + OVERHEAD_MIB + OTHER_CONTEXT * KV_BYTES_PER_TOKEN // MIB
 TENANT_MIB = 14 * 1024
+LOADS_IN = "10ms"
 BEGINS, LASTS = 0.6, 0.7
 RAMP = Ramp.linear(LASTS, after=BEGINS)
 """Reclaim that starts late: before the start any two readings look alike."""
@@ -67,6 +78,23 @@ class Setting:
     layers: int
     begins: float
     back: float
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where a model went: `on_gpu` of its layers to the GPU of that index (None: to none), the rest to the CPU."""
+
+    gpu: int | None
+    on_gpu: int
+    layers: int
+    context: int
+    read: tuple[FreeMemory, ...]
+    """The reading that it follows from."""
+
+    @property
+    def on_cpu(self) -> int:
+        """Layers on the CPU."""
+        return self.layers - self.on_gpu
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,47 +149,77 @@ class Round:
 
 
 class Machine:
-    """Two cards: on the first a real server process of ours, on the second somebody else's memory."""
+    """Two cards: on the first the backend's server, a real process, on the second somebody else's memory."""
 
     def __init__(self, driver: Driver) -> None:
         self._driver = driver
         self.gpus: tuple[Gpu, Gpu] = (driver.add_gpu(CARD), driver.add_gpu(CARD))
-        self.server = driver.spawn(self.gpus[0], MODEL.mib * MIB, reclaim=RAMP)
-        driver.process(self.gpus[1], TENANT_MIB * MIB, name="co-tenant")
+        tenant = driver.process(self.gpus[1], TENANT_MIB * MIB, name="co-tenant")
         self._room = [gpu.memory.total - gpu.memory.reserved for gpu in self.gpus]
+        command = driver.llama_server(
+            weights=WEIGHTS_MIB * MIB,
+            layers=LAYERS,
+            kv_bytes_per_token=KV_BYTES_PER_TOKEN,
+            overhead=OVERHEAD_MIB * MIB,
+            load_time=LOADS_IN,
+            reclaim=RAMP,
+        )
+        self._way: Way | None = None
+        self._first_call = 0
+        self._said: SettleResult | None = None
+        self.backend = Backend(command, wait=self._wait)
+        self.backend.load(MODEL, context=CONTEXT)
+        pid = self.backend.status().pid
+        self.server: Process = next(process for process in driver.processes if process.pid == pid)
+        self._holders = (tenant, self.server)  # the next server's memory is not what the race is about
 
     def setting(self) -> Setting:
         """What there is."""
         return Setting(
             card=self.gpus[0].name,
             cards=len(self.gpus),
-            server_mib=MODEL.mib,
+            server_mib=SERVER_MIB,
             tenant_mib=TENANT_MIB,
-            layers=MODEL.layers,
+            layers=LAYERS,
             begins=BEGINS,
             back=BEGINS + LASTS,
         )
 
+    def _wait(self, kills: KillRecord, *, cancel: Any) -> None:
+        if self._way is not None:
+            self._said = self._way.wait(kills)
+
     def race(self, way: Way) -> Round:
         """Reloads for real, waiting in this way."""
-        if self.server.popen is None:
-            raise ValueError(f"{self.server!r} is no process that a backend could kill")
-        said: list[SettleResult | None] = []
-        placement = Backend(self.server.popen, MODEL, lambda kills: said.append(way.wait(kills))).reload()
+        self._way, self._first_call = way, len(self._driver.calls)
+        self.backend.load(MODEL, context=OTHER_CONTEXT)
         decided = self._probes()[-1]
         return Round(
             way=way,
-            said=None if said[0] is None else said[0].outcome,
+            said=None if self._said is None else self._said.outcome,
             decided=decided,
             back=BEGINS + LASTS,
             share_back=RAMP.share(round(decided * _SECOND)),
-            placement=placement,
-            right=place(MODEL, self._read_at(BEGINS + LASTS)),
+            placement=self._placement(self.backend.status(), self._read_at(decided)),
+            right=self._right(self._read_at(BEGINS + LASTS)),
             timeline=self.timeline(decided + _BEFORE),
         )
 
+    def _placement(self, status: BackendStatus, read: Sequence[FreeMemory]) -> Placement:
+        indices = {gpu.uuid: gpu.index for gpu in read}
+        on_gpu = status.layers_on_gpu or 0
+        gpu = indices.get(status.gpu or "") if on_gpu else None
+        return Placement(gpu, on_gpu, status.layers or LAYERS, status.context or 0, tuple(read))
+
+    def _right(self, read: Sequence[FreeMemory]) -> Placement:
+        """Where it goes when all memory is back: the demo's model fits its card."""
+        best = roomiest(read)
+        if best is None or best.free_mib < NEXT_MIB:
+            raise ValueError(f"the demo's model needs {NEXT_MIB} MiB, and there is {best}")
+        return Placement(best.index, LAYERS, LAYERS, OTHER_CONTEXT, tuple(read))
+
     def _read_at(self, moment: float) -> list[FreeMemory]:
-        """What nvidia-smi will say then."""
+        """What nvidia-smi says then."""
         at_ns = self._zero_ns + round(moment * _SECOND)
         return [
             FreeMemory(gpu.index, gpu.uuid, to_mib(self._free(number, at_ns))) for number, gpu in enumerate(self.gpus)
@@ -196,10 +254,11 @@ class Machine:
 
     def _probes(self) -> tuple[float, ...]:
         zero_ns = self._zero_ns
-        return tuple((call.at_ns - zero_ns) / _SECOND for call in self._driver.calls if call.via == "nvidia-smi")
+        calls = self._driver.calls[self._first_call :]
+        return tuple((call.at_ns - zero_ns) / _SECOND for call in calls if call.via == "nvidia-smi")
 
     def _free(self, gpu: int, at_ns: int) -> int:
-        held = sum(process.held_at(self.gpus[gpu], at_ns) for process in self._driver.processes)
+        held = sum(process.held_at(self.gpus[gpu], at_ns) for process in self._holders)
         return self._room[gpu] - held
 
 
@@ -207,7 +266,11 @@ class Machine:
 def machine(clock: Clock | None = None) -> Iterator[Machine]:
     """A fresh fake machine, in real time or on a clock."""
     with Driver(clock=clock) as driver:
-        yield Machine(driver)
+        fresh = Machine(driver)
+        try:
+            yield fresh
+        finally:
+            fresh.backend.close()
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,4 +304,4 @@ def same_result(one: Round, other: Round) -> bool:
 
 
 def _where(placement: Placement) -> tuple[int | None, int]:
-    return (None if placement.gpu is None else placement.gpu.index, placement.on_gpu)
+    return (placement.gpu, placement.on_gpu)
