@@ -47,6 +47,7 @@ def _require(command: str, *packages: str) -> None:
 def _vramsettle_app() -> "typer.Typer":
     import typer
 
+    from pytest_vramsettle.cli_conformance import conform
     from pytest_vramsettle.cli_contracts import check
     from pytest_vramsettle.cli_smoke import smoke
     from pytest_vramsettle.score import cli as scoring
@@ -64,6 +65,7 @@ def _vramsettle_app() -> "typer.Typer":
     app.command()(demo)
     scoring.register(app)
     app.command()(check)
+    app.command()(conform)
     app.command()(smoke)
     return app
 

@@ -19,7 +19,7 @@ from pytest_vramsettle.fixtures import (
     settle,
     traced_locks,
 )
-from pytest_vramsettle.left import summarise
+from pytest_vramsettle.left import name_gaps, summarise
 from pytest_vramsettle.options import (
     MARKERS,
     add_contracts,
@@ -118,6 +118,17 @@ def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Col
     return None
 
 
+def pytest_pycollect_makeitem(collector: pytest.Collector, name: str, obj: object) -> pytest.Collector | None:
+    """A subclass of a suite is collected whatever it is called: none is forgotten."""
+    # By the classes' own dictionaries: a test module is full of things whose attributes cost or raise.
+    if isinstance(obj, type) and any("__vramsettle_suite__" in vars(base) for base in obj.__mro__):
+        from pytest_vramsettle.conformance.suites import is_to_collect
+
+        if is_to_collect(collector, obj):
+            return pytest.Class.from_parent(collector, name=name)
+    return None
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Runs tests marked reclaim_traces once per trace."""
     if metafunc.definition.get_closest_marker("reclaim_traces"):
@@ -128,7 +139,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Gives tests that run on the clock the fixture for it, before every other."""
-    used = False
+    used = suites = False
     for item in items:
         names = getattr(item, "fixturenames", None)
         if names is None:
@@ -141,6 +152,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
                 *(name for name in names if name != "_virtual_clock"),
             ]
         used = used or "_virtual_clock" in names
+        suites = suites or getattr(getattr(item, "cls", None), "__vramsettle_suite__", False)
+    if suites:
+        from pytest_vramsettle.conformance import isolation
+
+        isolation.register(config)
     if used:
         from pytest_vramsettle.stretch import register
 
@@ -174,8 +190,9 @@ def pytest_runtest_makereport(
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Names what tests on the virtual clock left behind, and the page that was written."""
+    """Names what tests on the virtual clock left behind, what the suites did not judge, and the page written."""
     summarise(terminalreporter, config)
+    name_gaps(terminalreporter)
     if report_directory(config) is not None:
         from pytest_vramsettle.reporting import PAGE_KEY
 

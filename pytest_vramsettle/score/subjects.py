@@ -55,10 +55,11 @@ def subject_named(name: str) -> Subject:
             f"there is no policy {name!r}; the known ones are {', '.join(policies)}, and one of yours is "
             f"module:function or module:Policy"
         )
-    return subject_of(name, _imported(name))
+    return subject_of(name, imported(name))
 
 
-def _imported(name: str) -> object:
+def imported(name: str) -> object:
+    """What `module:attribute` names, looked for as Python does and in the working directory. Raises SubjectError."""
     module_name, _, path = name.partition(":")
     if "" not in sys.path:
         sys.path.insert(0, "")

@@ -1,0 +1,155 @@
+"""The plain functions, what they refuse, and the drawing."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import types
+from pathlib import Path
+from typing import Any
+
+import pytest
+import settle_mutants as waiting
+
+from pytest_vramsettle.conformance import (
+    Capabilities,
+    ConformanceError,
+    KillRoutine,
+    check_kill_record,
+    check_probe,
+    check_settle,
+)
+from pytest_vramsettle.conformance.timeline import GIB, SECOND, Lane, Mark, Span, Timeline, draw
+
+PAGE = Path(__file__).parent.parent / "docs" / "conformance.md"
+
+
+def examples() -> dict[str, str]:
+    """The page's files by name."""
+    found = re.findall(r"<!-- example: (\S+) -->\n```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    return dict(found)
+
+
+def page_wait() -> Any:
+    module = types.ModuleType("waiting")
+    exec(examples()["waiting.py"], module.__dict__)
+    return module.wait_for_vram
+
+
+def test_the_page_from_nothing_to_green(pytester: pytest.Pytester) -> None:
+    for name, text in examples().items():
+        (pytester.path / name).write_text(text, encoding="utf-8")
+    result = pytester.runpytest_subprocess("-p", "no:cacheprovider", "-rf", "-v", timeout=50)
+    result.stdout.fnmatch_lines(["  549 MiB of the dead's memory were missing when it returned"])
+    result.stdout.fnmatch_lines(["FAILED test_waiting.py::*two-gpus-cancel-out*"])
+    result.stdout.no_fnmatch_line("*test_cured.py::* FAILED*")
+    result.stdout.fnmatch_lines(["test_cured.py::TestOurSettle::test_settle?late-start? PASSED*"])
+
+
+def test_the_failure_on_the_page_is_what_is_printed() -> None:
+    report = check_settle(page_wait(), level="verified", only="late-start")
+    printed = re.sub(r"pid \d+", "pid 4711", report.verdicts[0].describe())
+    assert printed in PAGE.read_text(encoding="utf-8")
+
+
+def test_a_report_tells_gaps_and_counts() -> None:
+    report = check_settle(
+        waiting.Common(),
+        capabilities=Capabilities(logs_failures=False, cadence=False),
+        only=["failure-is-logged", "ramp"],
+    )
+    assert report.passes
+    assert report.gaps == (
+        "ramp: makes exactly 3 probes: the capability cadence is not claimed",
+        "failure-is-logged: the capability logs_failures is not claimed",
+    )
+    assert report.describe().endswith("settle, level upstream: 1 passed, 0 failed, 1 gap")
+
+
+def test_the_same_story_every_time() -> None:
+    def told() -> str:
+        (verdict,) = check_settle(waiting.Common(), level="verified", only="two-stages", seed=3).verdicts
+        return re.sub(r"pid \d+", "pid", verdict.describe())
+
+    assert "order of threads: seed 3" in told()
+    assert told() == told()
+
+
+@pytest.mark.parametrize(
+    ("call", "text"),
+    [
+        (lambda: check_settle(None), "wait is None, which cannot be called"),  # type: ignore[arg-type]  # that is the test
+        (lambda: check_settle(lambda: None), "wait cannot be called as wait(since_kill=…, max_wait=…)"),
+        (lambda: check_settle(waiting.Common(), injects_probe=True), "wait(probe=…, since_kill=…, max_wait=…)"),
+        (lambda: check_settle(waiting.Common(), only="rmap"), "no scenario 'rmap'; there are cold-start"),
+        (lambda: check_settle(waiting.Common(), only=[]), "no scenario in an empty list"),
+        (lambda: check_settle(waiting.Common(), level="best"), "there is no level 'best'"),  # type: ignore[arg-type]  # that is the test
+        (lambda: check_settle(waiting.Common(), lock=3), "lock is 3, which has no acquire()"),
+        (lambda: check_settle(waiting.Common(), cancel=3), "cancel is 3, which cannot be called"),  # type: ignore[arg-type]  # that is the test
+        (lambda: check_probe(3), "probe is 3, which cannot be called"),  # type: ignore[arg-type]  # that is the test
+    ],
+)
+def test_what_cannot_be_judged(call: Any, text: str) -> None:
+    with pytest.raises(ConformanceError, match=re.escape(text)):
+        call()
+
+
+def test_capabilities_are_known_by_name() -> None:
+    assert Capabilities.named("by_uuid", "co_tenants") == Capabilities(by_uuid=False, co_tenants=False)
+    with pytest.raises(ValueError, match="there is no capability speed; there are cadence"):
+        Capabilities.named("speed")
+
+
+def test_a_routine_of_the_wrong_kind_fails_by_scenario() -> None:
+    report = check_kill_record(lambda: 5, only="nothing-to-kill")  # type: ignore[arg-type,return-value]  # that is the test
+    assert "5 is no KillRoutine. Ten lines are enough" in report.describe()
+    text = KillRoutine(adopt=lambda process: None, kill=lambda: None, stamp=lambda: "now")  # type: ignore[arg-type,return-value]  # that is the test
+    report = check_kill_record(text, only="nothing-to-kill")
+    assert "stamp() returned 'now': seconds of time.monotonic() are wanted" in report.describe()
+
+
+def test_without_pytest() -> None:
+    code = (
+        "import sys; from pytest_vramsettle.conformance import check_settle; "
+        "report = check_settle(lambda **_: None, only='cold-start'); "
+        "print(report.passes, 'pytest' in sys.modules)"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout == "True False\n"
+
+
+def test_a_drawing() -> None:
+    rising = Lane("GPU 0", ((0, 4 * GIB), (SECOND, 4 * GIB), (SECOND, 20 * GIB), (2 * SECOND, 20 * GIB)))
+    still = Lane("GPU 1", ((0, 8 * GIB), (2 * SECOND, 8 * GIB)))
+    same = Lane("GPU 2", still.points)
+    probes = (Span(0, 0), Span(SECOND // 2, SECOND), Span(3 * SECOND // 2, 2 * SECOND, answered=False))
+    marks = (Mark(0, "K", "killed"), Mark(2 * SECOND, "R", "returned"))
+    drawn = draw(Timeline(0, 2 * SECOND, (rising, still, same), probes, marks), width=50)
+    assert drawn == "\n".join(
+        [
+            "GPU 0, free: 4096 MiB to 20.0 GiB",
+            " 20.0 GiB " + "." * 20 + "#" * 20,
+            " " * 10 + "." * 20 + "#" * 20,
+            " " * 10 + "." * 20 + "#" * 20,
+            " 4096 MiB " + "." * 20 + "#" * 20,
+            "GPU 1, GPU 2, free: 8192 MiB throughout",
+            " 8192 MiB " + "#" * 40,
+            "   probes |         |==========         |========?",
+            "          K                                      R",
+            "          +---------+---------+---------+--------+",
+            "          0 s       0.5 s     1 s       1.5 s    2 s",
+            "  K 0.000 s  killed",
+            "  R 2.000 s  returned",
+        ]
+    )
+
+
+def test_a_drawing_of_nothing() -> None:
+    assert draw(Timeline(0, 0)).splitlines()[0] == "   probes"
+    assert rising_at() == (None, 5, 10, 10)
+
+
+def rising_at() -> tuple[int | None, ...]:
+    lane = Lane("GPU 0", ((10, 0), (20, 10)))
+    return tuple(lane.at(instant) for instant in (5, 15, 20, 99))

@@ -1,0 +1,264 @@
+"""The suites in pytest: what a user writes, what goes wrong with it, and that nothing takes the rest of a run along."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+HEAD = """
+import ctypes, os, signal, threading, time
+import pytest
+from pytest_vramsettle.conformance import *
+from pytest_vramsettle.conformance.settle_verified import SETTLE
+from pytest_vramsettle.settle import async_wait_for_vram_settle, wait_for_vram_settle
+
+def some(*names):
+    return [one for one in SETTLE if one.name in names]
+
+def good(*, since_kill, max_wait):
+    wait_for_vram_settle(since_kill=since_kill, max_wait=max_wait, policy="two-samples")
+"""
+
+
+def run(pytester: pytest.Pytester, code: str, *arguments: str) -> pytest.RunResult:
+    pytester.makepyfile(HEAD + code)
+    return pytester.runpytest_subprocess("-p", "no:cacheprovider", *arguments, timeout=50)
+
+
+def test_example_9(pytester: pytest.Pytester) -> None:
+    """As it is written, with a backend that is this project's own wait."""
+    code = """
+class Backend:
+    def _wait_for_vram_settle(self, *, since_kill, max_wait):
+        good(since_kill=since_kill, max_wait=max_wait)
+
+@pytest.fixture
+def backend():
+    return Backend()
+
+class TestOurSettle(SettleSuite):
+    @pytest.fixture
+    def wait(self, backend):                     # the only thing to write
+        return lambda *, since_kill, max_wait: backend._wait_for_vram_settle(since_kill=since_kill, max_wait=max_wait)
+"""
+    result = run(pytester, code, "-rs")
+    result.assert_outcomes(passed=16, skipped=1)
+    result.stdout.fnmatch_lines(
+        ["*not judged by the conformance suites*", "*TestOurSettle::test_settle?holds-no-lock?: no lock was given"]
+    )
+
+
+def test_shapes_of_implementations(pytester: pytest.Pytester) -> None:
+    code = """
+class Static:
+    @staticmethod
+    def wait(since_kill, max_wait): good(since_kill=since_kill, max_wait=max_wait)
+
+class Method:
+    def __call__(self, **keywords):
+        print("seen by the terminal")
+        good(**keywords)
+
+class TestStatic(SettleSuite):
+    scenarios = some("ramp")
+    wait = pytest.fixture(lambda self: Static.wait)
+
+class OfAnotherName(SettleSuite):
+    scenarios = some("ramp")
+    wait = pytest.fixture(lambda self: Method())
+
+class TestCoroutine(SettleSuite):
+    scenarios = some("ramp")
+    @pytest.fixture
+    def wait(self):
+        async def wait(*, since_kill, max_wait):
+            return await async_wait_for_vram_settle(since_kill=since_kill, max_wait=max_wait, policy="two-samples")
+        return wait
+
+class TestInjected(InjectedProbeSuite):
+    scenarios = some("ramp")
+    @pytest.fixture
+    def wait(self, fake_driver):
+        assert fake_driver.gpus                      # the machine is there before the backend
+        return lambda *, probe, since_kill, max_wait: wait_for_vram_settle(
+            probe=probe, since_kill=since_kill, max_wait=max_wait, policy="two-samples")
+
+class Base(SettleSuite):
+    "For others: collected where they are."
+
+class TestDerived(Base):
+    scenarios = some("ramp", "two-percent")
+    capabilities = Capabilities(cadence=False)
+    level = "upstream"
+    wait = pytest.fixture(lambda self: good)
+
+class TestProbe(ProbeSuite):
+    scenarios = ProbeSuite.scenarios[:2]
+    @pytest.fixture
+    def probe(self):
+        from pytest_vramsettle.conformance.subjects import nvidia_smi
+        return nvidia_smi
+
+class TestKills(KillRecordSuite):
+    scenarios = KillRecordSuite.scenarios[:2]
+    @pytest.fixture
+    def kills(self):
+        held = []
+        stamp = [0.0]
+        def kill():
+            for process in filter(None, held):
+                process.terminate()
+                process.wait()
+                stamp[0] = time.monotonic()
+        return KillRoutine(adopt=held.append, kill=kill, stamp=lambda: stamp[0])
+"""
+    result = run(pytester, code, "-v", "-s", "--virtual-clock", "--strict-markers", "--timeout=20", "-k", "not Nobody")
+    result.assert_outcomes(passed=10)
+    result.stdout.fnmatch_lines(["*seen by the terminal*"])
+    result.stdout.fnmatch_lines(["*OfAnotherName::test_settle?ramp?*"])
+    result.stdout.fnmatch_lines(["*two-percent?: makes exactly 2 probes: the capability cadence is not claimed"])
+
+
+def test_what_is_wrong_fails_alone(pytester: pytest.Pytester) -> None:
+    code = """
+class TestForgotten(SettleSuite):
+    scenarios = some("ramp")
+
+class TestWrongType(SettleSuite):
+    scenarios = some("ramp")
+    wait = pytest.fixture(lambda self: 5)
+
+class TestWrongArguments(SettleSuite):
+    scenarios = some("ramp")
+    wait = pytest.fixture(lambda self: lambda probe: None)
+
+class TestRaises(SettleSuite):
+    scenarios = some("ramp")
+    @pytest.fixture
+    def wait(self):
+        def wait(**_): raise OSError("broken")
+        return wait
+
+class TestBreaks(SettleSuite):
+    scenarios = some("ramp", "still", "two-percent", "cold-start", "no-gpu")
+    real_limit = 2.0
+    @pytest.fixture
+    def wait(self, scenario):
+        def wait(**keywords):
+            if scenario.name == "ramp": ctypes.PyDLL(None).sleep(100)      # in C, with the interpreter's lock
+            if scenario.name == "still": os._exit(7)
+            if scenario.name == "two-percent": ctypes.CDLL(None).pthread_exit(None)
+            if scenario.name == "cold-start": os.kill(os.getpid(), signal.SIGKILL)
+            good(**keywords)
+        return wait
+
+class TestKeepsAProcess(SettleSuite):
+    scenarios = some("still")
+    @pytest.fixture
+    def wait(self):
+        import subprocess
+        return lambda **_: subprocess.Popen(["sleep", "987654"]) and None
+
+class TestLate(SettleSuite):
+    level = "verified"
+    scenarios = some("late-start")
+    pytestmark = pytest.mark.virtual_clock(seed=7)
+    wait = pytest.fixture(lambda self: good)
+"""
+    result = run(pytester, code, "-W", "ignore::ResourceWarning")
+    result.assert_outcomes(passed=1, failed=9, errors=1)
+    text = result.stdout.str()
+    assert "TestForgotten needs the fixture 'wait'" in text
+    assert "class TestOurSettle(SettleSuite):" in text
+    assert "wait is 5, which cannot be called" in text
+    assert "wait cannot be called as wait(since_kill=…, max_wait=…)" in text
+    assert "it raised OSError: broken" in text
+    # A thread that ends without a word hangs, or is given up: the watchdog may find the baton lost before the limit.
+    assert text.count("it hung: the worker process took more than 2 real s") + text.count("  it had not returned") == 2
+    assert re.search(r"File .*test_what_is_wrong_fails_alone.py\", line \d+ in wait", text)
+    assert "it ended the worker process: exit status 7" in text
+    assert "it ended the worker process: killed by SIGKILL" in text
+    assert "it left behind: process" in text
+    assert "21504 MiB of the dead's memory were missing when it returned, and it did not say so" in text
+    assert "scripted: 21 GiB: nothing for 0.6 s, then all within 0.4 s" in text
+    assert "0.250 s  nvidia-smi: status 0; free MiB by index: 3072" in text
+    assert "R 0.250 s  returned, 21504 MiB missing" in text
+    assert "order of threads: seed 7" in text
+    assert not subprocess.run(["pgrep", "-f", "^sleep 987654"], capture_output=True).stdout
+
+
+SMALL = """
+class TestSmall(SettleSuite):
+    scenarios = some("ramp", "still", "cold-start")
+    wait = pytest.fixture(lambda self: good)
+
+class TestBad(SettleSuite):
+    scenarios = some("ramp", "still")
+    wait = pytest.fixture(lambda self: lambda **_: None)
+
+def test_ordinary(): pass
+"""
+
+
+def test_beside_xdist_and_a_report_file(pytester: pytest.Pytester) -> None:
+    pytester.makeini("[pytest]\naddopts = -ra --durations=1\n")
+    run(pytester, SMALL, "-n", "2", "--junitxml=out.xml").assert_outcomes(passed=4, failed=2)
+    assert (pytester.path / "out.xml").read_text(encoding="utf-8").count("<testcase") == 6
+
+
+def test_one_worker_for_a_file_and_none_with_pdb(pytester: pytest.Pytester) -> None:
+    code = """
+class TestSmall(SettleSuite):
+    scenarios = some("ramp", "still")
+    @pytest.fixture
+    def wait(self):
+        with open("pids", "a") as file: print(os.getpid(), file=file)
+        return good
+
+def test_own():
+    with open("own", "w") as file: print(os.getpid(), file=file)
+"""
+    pids, own = pytester.path / "pids", pytester.path / "own"
+    run(pytester, code, "-x").assert_outcomes(passed=3)
+    found = pids.read_text(encoding="utf-8").split()
+    assert len(found) == 2
+    assert len({*found, own.read_text(encoding="utf-8").strip()}) == 2
+    pids.unlink()
+    run(pytester, code, "--pdb").assert_outcomes(passed=3)
+    assert set(pids.read_text(encoding="utf-8").split()) == {own.read_text(encoding="utf-8").strip()}
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_an_end_by_force_leaves_nothing(pytester: pytest.Pytester, number: signal.Signals) -> None:
+    code = """
+class TestHangs(SettleSuite):
+    scenarios = some("ramp")
+    real_limit = 40.0
+    @pytest.fixture
+    def wait(self):
+        def wait(**_):
+            with open("started", "w") as file: file.write(str(os.getpid()))
+            ctypes.PyDLL(None).sleep(100)
+        return wait
+"""
+    pytester.makepyfile(HEAD + code)
+    started = pytester.path / "started"
+    with subprocess.Popen([sys.executable, "-m", "pytest", "-p", "no:cacheprovider"], stdout=subprocess.DEVNULL) as ran:
+        until = time.monotonic() + 30
+        while ran.poll() is None and time.monotonic() < until and not (started.exists() and started.read_text("utf-8")):
+            time.sleep(0.02)
+        ran.send_signal(number)
+        ran.wait(30)
+    worker = int(started.read_text(encoding="utf-8"))
+    until = time.monotonic() + 30
+    while Path(f"/proc/{worker}").exists() and time.monotonic() < until:
+        time.sleep(0.02)
+    with pytest.raises(ProcessLookupError):
+        os.kill(worker, 0)
