@@ -218,3 +218,39 @@ def test_a_lock_may_be_named_with_self() -> None:
     target = backend()
     wait = target.call("self._wait_for_vram_settle()")
     assert target.must_not_hold(target.lock("self._lock"), at=wait).check_static().verdict is Verdict.KEPT
+
+
+def test_a_recording_of_the_projects_own_counts_as_the_contract_says() -> None:
+    source = """
+import contextlib
+
+class Kills:
+    @contextlib.contextmanager
+    def recording(self, pid):
+        baseline = read(pid)
+        try:
+            yield
+        finally:
+            self.entries.append((pid, baseline))
+
+class Backend:
+    def __init__(self):
+        self._kills = Kills()
+
+    def _kill_process(self):
+        if self._process is None:
+            return
+        with self._kills.recording(self._process.pid):
+            self._process.terminate()
+            self._process.wait()
+"""
+    backend = lock_contract("m:Backend", sources={"m": source})
+    kill = backend.call("_process.terminate")
+    contract = backend.must_follow(backend.recording("_kills"), after=kill, within="_kill_process", only_if=True)
+    assert contract.check_static().outcome == "kept"
+    late = source.replace("            self._process.wait()\n", "        self._process.terminate()\n")
+    backend = lock_contract("m:Backend", sources={"m": late})
+    contract = backend.must_follow(
+        backend.recording("_kills"), after=backend.call("_process.terminate"), within="_kill_process", only_if=True
+    )
+    assert contract.check_static().outcome == "violated"

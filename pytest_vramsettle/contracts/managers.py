@@ -81,6 +81,9 @@ def around(value: Value, state: State, frame: Frame, node: ast.AST, body: Callab
     """Enters the manager, runs the body, leaves it."""
     run = frame.run
     run.understood(node, known=True)
+    role = _recording(node, frame)
+    if role is not None:  # whatever it is made of: the contract says what it does
+        return _recorded(role, state, frame, node, body)
     if isinstance(value, Lock):
         taken = run.acquire(value, state, frame, node)
         return closing(
@@ -99,20 +102,23 @@ def around(value: Value, state: State, frame: Frame, node: ast.AST, body: Callab
         return _object(value, state, frame, node, body)
     if isinstance(value, Const | Null):
         return body([(state, UNKNOWN)])
-    role = _recording(node, frame)
-    if role is not None:
-        frame.raises(state, node)
-        place = frame.place(node)
-        return closing(
-            [(state, UNKNOWN)],
-            frame,
-            body,
-            lambda after, egress: [(each, False) for each, _ in run.rule.done(run, role, after, place, UNKNOWN)],
-        )
     run.understood(node, known=False)
     run.escape(value, frame.place(node), "is entered as a manager that this analysis does not know")
     frame.raises(state, node)
     return body([(state.age(run.lasting), value if isinstance(value, Path | Partial) else UNKNOWN)])
+
+
+def _recorded(
+    role: str, state: State, frame: Frame, node: ast.AST, body: Callable[[Ways], list[State]]
+) -> list[State]:
+    run, place = frame.run, frame.place(node)
+    frame.raises(state, node)
+    return closing(
+        [(state, UNKNOWN)],
+        frame,
+        body,
+        lambda after, egress: [(each, False) for each, _ in run.rule.done(run, role, after, place, UNKNOWN)],
+    )
 
 
 def closing(entered: Ways, frame: Frame, body: Callable[[Ways], list[State]], close: Closing) -> list[State]:

@@ -11,6 +11,8 @@ from pathlib import Path
 
 from pytest_vramsettle.contracts.errors import SourceError
 
+_PRODUCTION = frozenset({"settle", "kills", "probes", "policies", "peers"})
+
 _OTHER = frozenset({".so", ".pyd", ".pyx", ".pyi"})
 
 
@@ -45,6 +47,15 @@ def is_library(home: Path) -> bool:
     """Whether packages lie here that have nothing to do with each other: the standard library, or site-packages."""
     standard = {Path(found).resolve() for key in ("stdlib", "platstdlib") if (found := sysconfig.get_path(key))}
     return home.name in ("site-packages", "dist-packages") or home.resolve() in standard
+
+
+def is_production(name: str) -> bool:
+    """Whether this is a module of the settle wait and the kill record, where it lies beside what uses it.
+
+    What these do is known: they take no lock of their callers, and call of theirs only what they are given.
+    """
+    package, _, module = name.partition(".")
+    return package == "pytest_vramsettle" and module in _PRODUCTION
 
 
 def offered_modules(name: str, roots: Iterable[Path], sources: Iterable[str]) -> Iterator[str]:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_vramsettle.contracts.errors import SourceError
-from pytest_vramsettle.contracts.reading import is_library, is_opaque, offered_modules, read_source
+from pytest_vramsettle.contracts.reading import is_library, is_opaque, is_production, offered_modules, read_source
 
 if TYPE_CHECKING:
     from pytest_vramsettle.contracts.hotness import Index
@@ -348,6 +348,8 @@ class Project:
 
     def follow(self, name: str) -> Module | None:
         """A module that another one imports; None where it is not of this project."""
+        if name not in self._known and is_production(name):
+            self._known[name] = None
         if name not in self._known:
             top = name.partition(".")[0]
             homes = [home for home in self._homes if top in self._tops or not is_library(home)]
@@ -371,8 +373,8 @@ class Project:
         return self.is_opaque(name) or any(home.joinpath(*name.split(".")).is_dir() for home in self._homes)
 
     def is_opaque(self, name: str) -> bool:
-        """Whether it is there, and cannot be read: what it has is not known."""
-        return any(is_opaque(home, name) for home in self._homes)
+        """Whether it is there, and is not read: what it has is not asked."""
+        return is_production(name) or any(is_opaque(home, name) for home in self._homes)
 
     def imported(self, start: Module) -> list[Module]:
         """`start` and the project's modules that it imports, and those that they import."""
