@@ -247,10 +247,10 @@ class Backend:
     backend = lock_contract("m:Backend", sources={"m": source})
     kill = backend.call("_process.terminate")
     contract = backend.must_follow(backend.recording("_kills"), after=kill, within="_kill_process", only_if=True)
-    assert contract.check_static().outcome == "kept"
+    assert contract.check_static().verdict.value == "kept"
     late = source.replace("            self._process.wait()\n", "        self._process.terminate()\n")
     backend = lock_contract("m:Backend", sources={"m": late})
     contract = backend.must_follow(
         backend.recording("_kills"), after=backend.call("_process.terminate"), within="_kill_process", only_if=True
     )
-    assert contract.check_static().outcome == "violated"
+    assert contract.check_static().verdict.value == "violated"
