@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from pytest_vramsettle.conformance.model import (
@@ -21,6 +21,7 @@ from pytest_vramsettle.conformance.model import (
 from pytest_vramsettle.conformance.stage import Stage, told_end, told_probes
 
 if TYPE_CHECKING:
+    from fake_gpu import Driver
     from pytest_vramsettle.conformance.kill_scenarios import KillRoutine
 
 
@@ -131,7 +132,7 @@ def play(
     from fake_gpu import Driver
     from pytest_vramsettle.clock import VirtualClock
 
-    with VirtualClock(seed=seed) as clock, Driver(clock=clock) as driver:
+    with VirtualClock(seed=seed) as clock, Driver(clock=clock) as driver, _balanced(driver):
         stage = Stage(driver, clock, seed=seed)
         scenario.machine(stage)
         subject = make()
@@ -139,6 +140,16 @@ def play(
         if gap is not None:
             return gap_verdict(scenario, gap)
         return judge(scenario, stage, scenario.play(stage, subject), level, capabilities)
+
+
+@contextmanager
+def _balanced(driver: Driver) -> Iterator[None]:
+    """What an implementation leaves initialised in NVML would still be so for whatever this process does next."""
+    before = driver.own_session.initialised
+    try:
+        yield
+    finally:
+        driver.own_session.initialised = before
 
 
 def broken(scenario: Scenario, problem: str, story: str = "") -> Verdict:
