@@ -198,6 +198,34 @@ def test_what_no_code_can_keep_is_refused() -> None:
         )
 
 
+@pytest.mark.parametrize("order", [1, -1])
+@pytest.mark.parametrize("at", ["Popen", "_cancel_event.is_set"])
+def test_a_lock_that_may_not_be_held_where_a_recheck_asks_for_it_is_refused(at: str, order: int) -> None:
+    def declare(unheld_lock: str, *, still_held: bool) -> None:
+        target = backend()
+        spawn = target.call("Popen")
+
+        def forbid() -> None:
+            target.must_not_hold(target.lock(unheld_lock), at=target.call(at))
+
+        def ask() -> None:
+            lock = target.lock("_lock").acquired
+            target.must_recheck(
+                "_cancel_event.is_set", after=lock, before=spawn, within="load_model", still_held=still_held
+            )
+
+        for step in [forbid, ask][::order]:
+            step()
+
+    with pytest.raises(ContractError) as caught:
+        declare("_lock", still_held=True)
+    assert f"m:Backend must not hold _lock at {at}()" in str(caught.value)
+    assert "_cancel_event.is_set() must be checked after _lock is taken, before Popen()" in str(caught.value)
+    assert f"{at}() would have to run under _lock, and may not; still_held=False asks for less" in str(caught.value)
+    declare("_lock", still_held=False)
+    declare("_other", still_held=True)
+
+
 def test_names_are_taken_for_what_they_can_be() -> None:
     target = backend()
     spawn, write = target.call("Popen"), target.write("_process")

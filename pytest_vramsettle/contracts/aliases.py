@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator
 
 from pytest_vramsettle.contracts.engine import Scope
 from pytest_vramsettle.contracts.patterns import Pattern
-from pytest_vramsettle.contracts.source import BODY, Function, Module, Parts, Unit, dotted
+from pytest_vramsettle.contracts.source import Function, Module, Parts, Unit, dotted
 
 FOREIGN = "*"
 """Before the name of an attribute of some other object, that may hold the lock."""
@@ -69,11 +69,13 @@ class _Assigned:
     def __init__(self, scope: Scope, unit: Unit) -> None:
         self.scope = scope
         self.unit = unit
-        self.pairs = [pair for node in _statements(unit) for pair in _pairs(node)]
+        self.pairs = [pair for node in unit.own_nodes for pair in _pairs(node)]
         node = unit.node
         spec = node.args if isinstance(node, Function) else None
         self.parameters = [each.arg for each in (*spec.posonlyargs, *spec.args)] if spec is not None else []
         self.keywords = [each.arg for each in spec.kwonlyargs] if spec is not None else []
+        own = {target.id for targets, _ in self.pairs for target in targets if isinstance(target, ast.Name)}
+        self.locals = {*own, *self.parameters, *self.keywords} if spec is not None else set()
 
     def same_as(self, path: Parts) -> Iterator[Parts]:
         for targets, value in self.pairs:
@@ -124,26 +126,14 @@ class _Assigned:
     def _path(self, node: ast.expr) -> Parts | None:
         """Of an attribute of the class, or of a global; None of a local variable and of anything else."""
         parts = dotted(node)
-        if not parts or (isinstance(node, ast.Subscript)):
+        if not parts or isinstance(node, ast.Subscript):
             return None
         cls = self.unit.cls
         if len(parts) > 1 and (parts[0] in ("self", "cls") or (cls is not None and parts[0] == cls.name)):
             return parts[1:] if cls is not None else None
         if len(parts) > 1:
             return None
-        own = {target.id for targets, _ in self.pairs for target in targets if isinstance(target, ast.Name)}
-        local = isinstance(self.unit.node, Function) and parts[0] in {*own, *self.parameters, *self.keywords}
-        return None if local else parts
-
-
-def _statements(unit: Unit) -> Iterator[ast.AST]:
-    """A body's own ones: its functions are units themselves."""
-    if unit.name != BODY:
-        yield from ast.walk(unit.node)
-        return
-    for statement in unit.node.body:
-        if not isinstance(statement, Function | ast.ClassDef):
-            yield from ast.walk(statement)
+        return None if parts[0] in self.locals else parts
 
 
 def _pairs(node: ast.AST) -> Iterator[tuple[list[ast.expr], ast.expr]]:

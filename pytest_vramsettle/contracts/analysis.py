@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 from pytest_vramsettle.contracts import functions, lookup, statements
 from pytest_vramsettle.contracts.engine import Exit, Frame, Run, Scope, TooMuch, scope_names
-from pytest_vramsettle.contracts.relevance import mentions
-from pytest_vramsettle.contracts.rules import Finding, HoldRule, Watching
+from pytest_vramsettle.contracts.hotness import mentions
+from pytest_vramsettle.contracts.rules import Finding, HoldRule, Watching, unclear
 from pytest_vramsettle.contracts.source import BODY, ClassInfo, Function, Parts, Unit
 from pytest_vramsettle.contracts.state import Doubt, Place, State
 from pytest_vramsettle.contracts.values import Func, Obj
@@ -202,10 +202,6 @@ def doubts(run: Run, rule: Watching, names: set[str], within: Unit | None) -> li
 def _may_end_anywhere(run: Run, unit: Unit) -> bool:
     """An object of another class may end under the lock; one whose own lock is held does not."""
     return isinstance(run.rule, HoldRule) and (unit.cls is None or not run.is_family(unit.cls))
-
-
-def unclear(place: Place, reason: str) -> Finding:
-    return Finding(reason, (("here", place),), doubt=Doubt(place, reason))
 
 
 def _unseen(run: Run, unit: Unit, names: set[str]) -> Iterator[Place]:

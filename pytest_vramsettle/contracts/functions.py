@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 from dataclasses import replace
 
 from pytest_vramsettle.contracts import comprehensions, expressions, lookup, statements
@@ -27,17 +28,11 @@ from pytest_vramsettle.contracts.values import (
 AGAIN = 2
 """How often a function is walked through inside itself."""
 
-_scopes: dict[int, tuple[ast.AST, frozenset[str], frozenset[str]]] = {}
-
-
-def _scope(node: ast.AST) -> tuple[frozenset[str], frozenset[str]]:
-    known = _scopes.get(id(node))
-    if known is None or known[0] is not node:
-        known = _scopes[id(node)] = (node, *scope_names(node))
-    return known[1], known[2]
+_scope = functools.lru_cache(maxsize=4096)(scope_names)
 
 
 def local_names(node: ast.AST) -> frozenset[str]:
+    """Its parameters, and the variables that it assigns."""
     return _scope(node)[0]
 
 

@@ -23,6 +23,11 @@ class Finding:
     doubt: Doubt | None = None
 
 
+def unclear(place: Place, reason: str, label: str = "here") -> Finding:
+    """Something at this place that cannot be told."""
+    return Finding(reason, ((label, place),), doubt=Doubt(place, reason))
+
+
 @dataclass
 class Watching(Rule):
     """What all rules share: `seen` says which roles were reached at all."""
@@ -238,4 +243,4 @@ class RecheckRule(Watching):
         return state
 
 
-__all__ = ["Finding", "FollowRule", "HoldRule", "PrecedeRule", "RecheckRule", "Watching"]
+__all__ = ["Finding", "FollowRule", "HoldRule", "PrecedeRule", "RecheckRule", "Watching", "unclear"]

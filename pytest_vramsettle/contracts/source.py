@@ -77,6 +77,16 @@ class Unit:
         """All of its tree."""
         return tuple(ast.walk(self.node))
 
+    @property
+    def own_nodes(self) -> Iterator[ast.AST]:
+        """All of its tree but, of a body, the functions and classes in it: those are units themselves."""
+        if isinstance(self.node, Function):
+            yield from self.nodes
+            return
+        for statement in self.node.body:
+            if not isinstance(statement, Function | ast.ClassDef):
+                yield from ast.walk(statement)
+
     @cached_property
     def index(self) -> Index:
         """Of its nodes, for all contracts that look at it."""

@@ -8,7 +8,8 @@ from typing import Any
 
 from pytest_vramsettle.contracts import expressions, functions, loops, managers, tries
 from pytest_vramsettle.contracts.engine import Escape, Frame, Run, Ways
-from pytest_vramsettle.contracts.relevance import Summary, captured, may_raise
+from pytest_vramsettle.contracts.hotness import captured
+from pytest_vramsettle.contracts.relevance import Summary, may_raise
 from pytest_vramsettle.contracts.source import BODY, Function
 from pytest_vramsettle.contracts.state import Fact, State, merge
 from pytest_vramsettle.contracts.values import (
