@@ -206,6 +206,7 @@ def _may_end_anywhere(run: Run, unit: Unit) -> bool:
 
 def _unseen(run: Run, unit: Unit, names: set[str]) -> Iterator[Place]:
     """Names in statements that were reached, which no evaluation has come by."""
+    is_hot = run.slice(unit).is_hot  # whatever says one of the names is
     waiting: list[tuple[ast.AST, bool]] = [(unit.node, False)]
     while waiting:
         node, reached = waiting.pop()
@@ -222,4 +223,4 @@ def _unseen(run: Run, unit: Unit, names: set[str]) -> Iterator[Place]:
             if name in ("annotation", "returns", "decorator_list", "type_params"):
                 continue
             items = value if isinstance(value, list) else [value]
-            waiting += [(item, reached) for item in items if isinstance(item, ast.AST)]
+            waiting += [(item, reached) for item in items if isinstance(item, ast.AST) and is_hot(item)]
