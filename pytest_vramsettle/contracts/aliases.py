@@ -93,10 +93,13 @@ class _Assigned:
             if path not in [self._path(target) for target in targets]:
                 continue
             yield from (other for target in targets if (other := self._path(target)) and other != path)
+            for target in targets:
+                if isinstance(target, ast.Name) and target.id in self.locals:
+                    yield from self._of_local(target.id)
             for source in _sources(value):
-                yield from self._of_source(source, targets)
+                yield from self._of_source(source)
 
-    def _of_source(self, source: ast.expr, targets: list[ast.expr]) -> Iterator[Parts]:
+    def _of_source(self, source: ast.expr) -> Iterator[Parts]:
         path = self._path(source)
         if path is not None:
             yield path
@@ -104,9 +107,6 @@ class _Assigned:
                 yield path[:-1]  # `condition._lock`: the condition is that lock
         elif isinstance(source, ast.Name):
             yield from self._of_local(source.id)
-        for target in targets:
-            if isinstance(target, ast.Name) and self._path(target) is None:
-                yield from self._of_local(target.id)
 
     def _of_local(self, name: str) -> Iterator[Parts]:
         """What else was assigned this local, and what it was assigned itself."""
