@@ -5,15 +5,24 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from pytest_vramsettle.contracts import analysis, reach
-from pytest_vramsettle.contracts.aliases import lock_paths, other_names
-from pytest_vramsettle.contracts.engine import Run, Scope
+from pytest_vramsettle.contracts.analysis import rounds
+from pytest_vramsettle.contracts.analysis.engine import Run, Scope
+from pytest_vramsettle.contracts.analysis.rules import (
+    Finding,
+    FollowRule,
+    HoldRule,
+    PrecedeRule,
+    RecheckRule,
+    Watching,
+    unclear,
+)
 from pytest_vramsettle.contracts.errors import SourceError
-from pytest_vramsettle.contracts.missing import first_missing, missing_imports
-from pytest_vramsettle.contracts.naming import find_name
-from pytest_vramsettle.contracts.rules import Finding, FollowRule, HoldRule, PrecedeRule, RecheckRule, Watching, unclear
+from pytest_vramsettle.contracts.names import reach
+from pytest_vramsettle.contracts.names.aliases import lock_paths, other_names
+from pytest_vramsettle.contracts.names.missing import first_missing, missing_imports
+from pytest_vramsettle.contracts.names.naming import find_name
+from pytest_vramsettle.contracts.names.spelling import elsewhere, locks, unused
 from pytest_vramsettle.contracts.source import Unit, closest, without_collections
-from pytest_vramsettle.contracts.spelling import elsewhere, locks, unused
 from pytest_vramsettle.contracts.verdicts import Outcome, Verdict
 
 if TYPE_CHECKING:
@@ -35,10 +44,10 @@ def _check(contract: Contract, scope: Scope) -> Outcome:
     paths = lock_paths(scope, contract.lock) if contract.lock else {}
     targets = {name for pattern in contract.patterns.values() for name in pattern.names} | {path[-1] for path in paths}
     names = targets | _recording_names(contract) | other_names(scope, contract.patterns.values())
-    run = analysis.analyse(scope, rule, paths, names, within)
+    run = rounds.analyse(scope, rule, paths, names, within)
     findings = [*rule.findings, *_deferred(run)]
     if not any(finding.doubt is None for finding in findings):
-        findings += [*missing_imports(scope), *analysis.doubts(run, rule, targets, within)]
+        findings += [*missing_imports(scope), *rounds.doubts(run, rule, targets, within)]
     misspelt = unused(contract, scope)
     if not findings and not misspelt:
         findings += reach.unaccounted(run)

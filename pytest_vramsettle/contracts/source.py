@@ -22,7 +22,7 @@ from pytest_vramsettle.contracts.errors import SourceError
 from pytest_vramsettle.contracts.reading import is_library, is_opaque, offered_modules, read_source
 
 if TYPE_CHECKING:
-    from pytest_vramsettle.contracts.hotness import Index
+    from pytest_vramsettle.contracts.analysis.hotness import Index
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 Parts = tuple[str, ...]
@@ -90,7 +90,7 @@ class Unit:
     @cached_property
     def index(self) -> Index:
         """Of its nodes, for all contracts that look at it."""
-        from pytest_vramsettle.contracts.hotness import Index
+        from pytest_vramsettle.contracts.analysis.hotness import Index
 
         return Index(self)
 

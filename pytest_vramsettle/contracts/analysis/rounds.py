@@ -6,13 +6,13 @@ import ast
 import contextlib
 from collections.abc import Iterator
 
-from pytest_vramsettle.contracts import functions, lookup, statements
-from pytest_vramsettle.contracts.engine import Exit, Frame, Run, Scope, TooMuch, scope_names
-from pytest_vramsettle.contracts.hotness import mentions
-from pytest_vramsettle.contracts.rules import Finding, HoldRule, Watching, unclear
+from pytest_vramsettle.contracts.analysis import functions, lookup, statements
+from pytest_vramsettle.contracts.analysis.engine import Exit, Frame, Run, Scope, TooMuch, scope_names
+from pytest_vramsettle.contracts.analysis.hotness import mentions
+from pytest_vramsettle.contracts.analysis.rules import Finding, HoldRule, Watching, unclear
+from pytest_vramsettle.contracts.analysis.state import Doubt, Place, State
+from pytest_vramsettle.contracts.analysis.values import Func, Obj
 from pytest_vramsettle.contracts.source import BODY, ClassInfo, Function, Parts, Unit
-from pytest_vramsettle.contracts.state import Doubt, Place, State
-from pytest_vramsettle.contracts.values import Func, Obj
 
 ROUNDS = 4
 FOLLOWED = frozenset({"__init__", "__enter__", "__exit__", "__aenter__", "__aexit__", "__call__"})

@@ -15,8 +15,8 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
+from pytest_vramsettle.contracts.analysis.values import own_nodes
 from pytest_vramsettle.contracts.source import BODY, ClassInfo, Function, Module, Unit, dotted
-from pytest_vramsettle.contracts.values import own_nodes
 
 _COMMON_TYPES = (dict, list, set, str, bytes, tuple, threading.Thread, threading.Event, subprocess.Popen, queue.Queue)
 COMMON = frozenset(

@@ -6,12 +6,10 @@ import ast
 import builtins
 from dataclasses import replace
 
-from pytest_vramsettle.contracts import functions
-from pytest_vramsettle.contracts.aliases import FOREIGN
-from pytest_vramsettle.contracts.engine import Frame, Run, Ways, builtin
-from pytest_vramsettle.contracts.source import ClassInfo, Function, Module, Parts, Unit, dotted
-from pytest_vramsettle.contracts.state import State
-from pytest_vramsettle.contracts.values import (
+from pytest_vramsettle.contracts.analysis import functions
+from pytest_vramsettle.contracts.analysis.engine import Frame, Run, Ways, builtin
+from pytest_vramsettle.contracts.analysis.state import State
+from pytest_vramsettle.contracts.analysis.values import (
     EXT,
     UNKNOWN,
     ClassVal,
@@ -30,6 +28,8 @@ from pytest_vramsettle.contracts.values import (
     Super,
     Value,
 )
+from pytest_vramsettle.contracts.names.aliases import FOREIGN
+from pytest_vramsettle.contracts.source import ClassInfo, Function, Module, Parts, Unit, dotted
 
 WRAPPED = frozenset({"contextmanager", "asynccontextmanager"})
 PROPERTIES = frozenset({"property", "cached_property", "functools.cached_property", "abstractproperty"})

@@ -6,10 +6,10 @@ import ast
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from pytest_vramsettle.contracts import functions, lookup
-from pytest_vramsettle.contracts.engine import Run
+from pytest_vramsettle.contracts.analysis import functions, lookup
+from pytest_vramsettle.contracts.analysis.engine import Run
+from pytest_vramsettle.contracts.analysis.values import ClassVal, Ext, Func, ModuleVal, Path
 from pytest_vramsettle.contracts.source import BODY, ClassInfo, Function, Module, Parts, Unit, dotted
-from pytest_vramsettle.contracts.values import ClassVal, Ext, Func, ModuleVal, Path
 
 _DEEPEST = 6
 _PLAIN = (

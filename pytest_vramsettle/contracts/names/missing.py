@@ -5,10 +5,10 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 
-from pytest_vramsettle.contracts.engine import Scope
-from pytest_vramsettle.contracts.rules import Finding, unclear
+from pytest_vramsettle.contracts.analysis.engine import Scope
+from pytest_vramsettle.contracts.analysis.rules import Finding, unclear
+from pytest_vramsettle.contracts.analysis.state import Place
 from pytest_vramsettle.contracts.source import Module, closest
-from pytest_vramsettle.contracts.state import Place
 
 _CAUGHT = frozenset({"ImportError", "ModuleNotFoundError", "Exception", "BaseException"})
 _DYNAMIC = ("__getattr__", "globals", "exec", "import *", "sys.modules")

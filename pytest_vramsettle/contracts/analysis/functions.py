@@ -6,11 +6,20 @@ import ast
 import functools
 from dataclasses import replace
 
-from pytest_vramsettle.contracts import comprehensions, expressions, lookup, statements
-from pytest_vramsettle.contracts.engine import DEEPEST, Exit, Frame, Keywords, OnYield, Run, TooMuch, Ways, scope_names
-from pytest_vramsettle.contracts.source import ClassInfo, Function, Unit, dotted
-from pytest_vramsettle.contracts.state import Place, State, merge
-from pytest_vramsettle.contracts.values import (
+from pytest_vramsettle.contracts.analysis import comprehensions, expressions, lookup, statements
+from pytest_vramsettle.contracts.analysis.engine import (
+    DEEPEST,
+    Exit,
+    Frame,
+    Keywords,
+    OnYield,
+    Run,
+    TooMuch,
+    Ways,
+    scope_names,
+)
+from pytest_vramsettle.contracts.analysis.state import Place, State, merge
+from pytest_vramsettle.contracts.analysis.values import (
     NONE,
     UNKNOWN,
     ClassVal,
@@ -24,6 +33,7 @@ from pytest_vramsettle.contracts.values import (
     Value,
     parts_of,
 )
+from pytest_vramsettle.contracts.source import ClassInfo, Function, Unit, dotted
 
 AGAIN = 2
 """How often a function is walked through inside itself."""

@@ -6,8 +6,8 @@ import ast
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from pytest_vramsettle.contracts.analysis.state import Place
 from pytest_vramsettle.contracts.source import Function, Unit, dotted
-from pytest_vramsettle.contracts.state import Place
 
 BY_TEXT = frozenset({"hasattr", "getattr", "attrgetter", "methodcaller"})
 COMPUTING = frozenset({"exec", "eval"})

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, field
 
-from pytest_vramsettle.contracts.engine import Exit, Rule, Run
+from pytest_vramsettle.contracts.analysis.engine import Exit, Rule, Run
+from pytest_vramsettle.contracts.analysis.state import Doubt, Held, Place, State, Step
+from pytest_vramsettle.contracts.analysis.values import Answer, Const, Lock, Result, Value, truth
 from pytest_vramsettle.contracts.patterns import Pattern, value_matches
 from pytest_vramsettle.contracts.source import Unit
-from pytest_vramsettle.contracts.state import Doubt, Held, Place, State, Step
-from pytest_vramsettle.contracts.values import Answer, Const, Lock, Result, Value, truth
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ import ast
 import re
 from collections.abc import Collection, Iterator
 
-from pytest_vramsettle.contracts.engine import Scope
+from pytest_vramsettle.contracts.analysis.engine import Scope
 from pytest_vramsettle.contracts.patterns import Pattern
 from pytest_vramsettle.contracts.source import Function, Module, Parts, Unit, dotted
 

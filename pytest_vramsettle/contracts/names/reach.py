@@ -10,16 +10,16 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 
-from pytest_vramsettle.contracts import lookup
-from pytest_vramsettle.contracts.engine import Run
-from pytest_vramsettle.contracts.guesses import ANY, Guess, Guesses
+from pytest_vramsettle.contracts.analysis import lookup
+from pytest_vramsettle.contracts.analysis.engine import Run
+from pytest_vramsettle.contracts.analysis.relevance import COMMON
+from pytest_vramsettle.contracts.analysis.rules import Finding, unclear
+from pytest_vramsettle.contracts.analysis.state import Doubt, Place
+from pytest_vramsettle.contracts.analysis.values import ClassVal, Func
+from pytest_vramsettle.contracts.names.guesses import ANY, Guess, Guesses
+from pytest_vramsettle.contracts.names.uses import Use, uses
 from pytest_vramsettle.contracts.patterns import Pattern
-from pytest_vramsettle.contracts.relevance import COMMON
-from pytest_vramsettle.contracts.rules import Finding, unclear
 from pytest_vramsettle.contracts.source import ClassInfo, Function, Unit, dotted
-from pytest_vramsettle.contracts.state import Doubt, Place
-from pytest_vramsettle.contracts.uses import Use, uses
-from pytest_vramsettle.contracts.values import ClassVal, Func
 
 _ENTERED = ("__enter__", "__exit__", "__aenter__", "__aexit__")
 _GOALS = {"at", "then", "reset", "kill", "stamp"}
