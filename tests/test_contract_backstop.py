@@ -194,6 +194,12 @@ def test_what_cannot_be_meant_by_its_name_is_kept(line: str) -> None:
     assert outcome.verdict is Verdict.KEPT, render(outcome)
 
 
+def test_what_runs_outside_of_the_lock_is_no_matter() -> None:
+    source = BACKEND.format(line="pass").replace("        self._wait()", "        self._wait()\n        self.item.go()")
+    outcome = check("pass", **{"app.backend": source})
+    assert outcome.verdict is Verdict.KEPT, render(outcome)
+
+
 def check_helper(line: str, **parts: str) -> Outcome:
     source = BACKEND.format(line=line).replace(
         "from .steps", "from operator import attrgetter\nfrom .tools import Idle\nfrom .steps"

@@ -9,6 +9,7 @@ import pytest
 from contract_backend import BACKEND, UNDER_LOCK
 
 from pytest_vramsettle.contracts import Contract, ContractError, SourceError, Target, Verdict, lock_contract, render
+from pytest_vramsettle.contracts.config import load
 
 
 def backend(source: str = BACKEND) -> Target:
@@ -174,6 +175,17 @@ def test_the_standard_library_is_not_one_project() -> None:
     assert "TCPServer" in [cls.name for cls in server.project.mro(server.scope.cls)]  # type: ignore[arg-type]  # it is one
 
 
+@pytest.mark.parametrize(("folder", "read"), [("site-packages", {"one"}), ("src", {"one", "two"})])
+def test_a_package_beside_it_is_of_the_project_but_not_among_installed_ones(
+    tmp_path: Path, folder: str, read: set[str]
+) -> None:
+    root = tmp_path / folder
+    for name, text in {"one": "import two\n\nclass Backend:\n    pass\n", "two": ""}.items():
+        (root / name).mkdir(parents=True)
+        (root / name / "__init__.py").write_text(text)
+    assert {module.name for module in lock_contract("one:Backend", roots=[root]).scope.modules} == read
+
+
 def test_what_no_code_can_keep_is_refused() -> None:
     target = backend()
     wait, spawn, kill = (target.call(name) for name in ("_wait_for_vram_settle", "Popen", "_kill_process"))
@@ -196,6 +208,34 @@ def test_what_no_code_can_keep_is_refused() -> None:
         target.must_recheck(
             "_cancel_event.is_set", after=lock.acquired, before=spawn, within="load_model", proceed_if=True
         )
+
+
+@pytest.mark.parametrize("name", ["_lock", "_wait_for_vram_settle", "load_model", "monotonic"])
+def test_a_name_that_another_contract_needs_may_not_be_forbidden(name: str) -> None:
+    target = backend()
+    outside_lock(target)
+    stamp = target.write("_last_kill_monotonic", value="time.monotonic()")
+    target.must_follow(stamp, after=target.call("_process.terminate"), within="load_model")
+    with pytest.raises(ContractError, match=f"'{name}' may not be named, and the other contract needs it"):
+        target.must_not_name(name)
+    target.must_not_name("_lokc")
+
+
+def test_contracts_of_two_classes_do_not_contradict_each_other(tmp_path: Path) -> None:
+    text = """
+[[tool.vramsettle.contracts]]
+rule = "must_precede"
+target = "app:{}"
+first = "{}"
+before = "{}"
+within = "load"
+"""
+    path = tmp_path / "pyproject.toml"
+    path.write_text(text.format("One", "_kill", "_wait") + text.format("Two", "_wait", "_kill"))
+    assert len(load(path).contracts) == 2
+    path.write_text(text.format("One", "_kill", "_wait") + text.format("One", "_wait", "_kill"))
+    with pytest.raises(ContractError, match="each of the two calls would have to come before the other"):
+        load(path)
 
 
 @pytest.mark.parametrize("order", [1, -1])

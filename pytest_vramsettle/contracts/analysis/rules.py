@@ -233,7 +233,7 @@ class RecheckRule(Watching):
             self.report(f"{then} is reached without {check} since {self.lock} was taken", state, places, chain)
         elif answer is not self.proceed_if:
             self.report(f"{then} is reached although {check} said {answer}", state, places, chain)
-        elif self.still_held and not any(held.lock.name == self.lock for held in state.held):
+        elif self.still_held and not state.held:
             self.report(
                 f"{then} is reached after {self.lock}, under which {check} was asked, was let go", state, places, chain
             )
