@@ -105,11 +105,16 @@ def test_an_own_module_that_is_not_there_cannot_be_told(tmp_path: Path, first: s
             contract.check_static()
 
 
-def test_a_helper_module_of_a_helper_that_is_not_there(tmp_path: Path) -> None:
-    helpers = "from .deep import settle\n\ndef prepare(backend):\n    settle(backend)\n"
-    source = f"from . import helpers\n{UNDER_LOCK}".replace(
-        "        self._wait_for_vram_settle()\n", "        helpers.prepare(self)\n"
-    )
+@pytest.mark.parametrize(
+    ("imported", "helpers", "line"),
+    [
+        ("from . import helpers", "\ndef prepare(backend):\n    settle(backend)\n", "helpers.prepare(self)"),
+        ("from .helpers import settle", "", "settle(self)"),
+    ],
+)
+def test_a_helper_module_of_a_helper_that_is_not_there(tmp_path: Path, imported: str, helpers: str, line: str) -> None:
+    source = f"{imported}\n{UNDER_LOCK}".replace("        self._wait_for_vram_settle()\n", f"        {line}\n")
+    helpers = f"from .deep import settle\n{helpers}"
     target = put(tmp_path, backend=source, helpers=helpers)
     outcome = target.must_not_hold(target.lock("_lock"), at=target.call("_kill_process")).check_static()
     assert outcome.verdict is Verdict.CANNOT_TELL
@@ -121,7 +126,7 @@ def test_a_helper_module_of_a_helper_that_is_not_there(tmp_path: Path) -> None:
     [
         "try:\n    from ._fast import wait\nexcept ImportError:\n    wait = None\nwait",
         "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from .types import Model\ndef f(model: Model): pass",
-        "from ._version import __version__",
+        "from ._version import __version__\nversion = __version__",
         "from .native import spin\nspin",
         "from . import __init__ as own\nown",
         "import numpy\nnumpy.zeros",
