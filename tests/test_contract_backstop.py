@@ -171,6 +171,7 @@ WAITS = "self.backend._wait()"
         ("(Idle() if item else item).go()", {"go": WAITS}, "Service.go"),
         ("found = Idle() if item else item; found.go()", {"go": WAITS}, "Service.go"),
         ("@item.go\n            def inner(): return 1", {"go": WAITS}, "Service.go"),
+        ("with item: pass", {}, ""),
         ("item.rest()", {"go": WAITS, "more": "@item.go\n        def inner(): return 1"}, "Service.go"),
     ],
 )
@@ -191,6 +192,19 @@ def test_what_the_language_runs_is_followed_by_its_name(line: str, parts: dict[s
 )
 def test_what_cannot_be_meant_by_its_name_is_kept(line: str) -> None:
     outcome = check_helper(line, go=WAITS)
+    assert outcome.verdict is Verdict.KEPT, render(outcome)
+
+
+@pytest.mark.parametrize("line", ["[*self.steps()]", "print(*self.steps())", "print(*(self._wait() for _ in (1, 2)))"])
+def test_what_a_star_uses_up_runs_there(line: str) -> None:
+    source = BACKEND.format(line=line) + "\n    def steps(self):\n        yield self._wait()\n"
+    outcome = check(line, **{"app.backend": source})
+    assert outcome.verdict is Verdict.VIOLATED, render(outcome)
+
+
+def test_an_object_does_not_end_under_its_own_lock() -> None:
+    source = BACKEND.format(line="pass") + "\n    def __del__(self):\n        self._wait()\n"
+    outcome = check("pass", **{"app.backend": source})
     assert outcome.verdict is Verdict.KEPT, render(outcome)
 
 
