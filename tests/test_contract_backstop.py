@@ -195,6 +195,32 @@ def test_what_cannot_be_meant_by_its_name_is_kept(line: str) -> None:
     assert outcome.verdict is Verdict.KEPT, render(outcome)
 
 
+BOTH = """
+try:
+    import fast
+    def both(backend):
+        backend._wait()
+except ImportError:
+    def both(backend):
+        return None
+"""
+
+
+@pytest.mark.parametrize(
+    ("first", "line"),
+    [
+        (BOTH, "both(self)"),
+        ("", "both(self)"),  # by `from .steps import *`
+        ("from .steps import both\n", "both(self)"),
+        ("from . import steps\n", "steps.both(self)"),
+    ],
+)
+def test_a_function_that_is_defined_twice_is_both(first: str, line: str) -> None:
+    steps = STEPS if first == BOTH else STEPS + BOTH
+    outcome = check(line, **{"app.backend": first + BACKEND.format(line=line), "app.steps": steps})
+    assert outcome.verdict is Verdict.VIOLATED, render(outcome)
+
+
 @pytest.mark.parametrize("line", ["[*self.steps()]", "print(*self.steps())", "print(*(self._wait() for _ in (1, 2)))"])
 def test_what_a_star_uses_up_runs_there(line: str) -> None:
     source = BACKEND.format(line=line) + "\n    def steps(self):\n        yield self._wait()\n"
