@@ -54,6 +54,52 @@ def report(backend):
     return backend.ready
 """
 
+HELPER = """
+from .tools import Guard, Hook
+
+class Service:
+    def __init__(self, backend):
+        self.backend = backend
+        self.hook = Hook(backend)
+
+    def go(self):
+        {go}
+
+    def idle(self):
+        return 1
+
+    @property
+    def level(self):
+        {get}
+
+    @level.setter
+    def level(self, value):
+        {set}
+"""
+
+TOOLS = """
+class Guard:
+    def __init__(self, backend):
+        self.backend = backend
+
+    def __enter__(self):
+        self.backend._wait()
+
+    def __exit__(self, *error):
+        return None
+
+class Hook:
+    def __init__(self, backend):
+        self.backend = backend
+
+    def __call__(self):
+        self.backend._wait()
+
+class Idle:
+    def go(self):
+        return 1
+"""
+
 STALE = """
 import subprocess, threading
 
@@ -103,6 +149,104 @@ def test_what_may_be_the_helper_by_its_name_cannot_be_told(line: str) -> None:
     text = render(outcome)
     assert "by its name this may lead to Service.go, and so to _wait()" in text or "is not known" in text
     assert "in Backend.load: here" in text or "_lock is taken here" in text
+
+
+WAITS = "self.backend._wait()"
+
+
+@pytest.mark.parametrize(
+    ("line", "parts", "reached"),
+    [
+        ("item.go()", {"go": "with Guard(self.backend): pass"}, "Guard.__enter__"),
+        ("item.go()", {"go": "self.hook()"}, "Hook.__call__"),
+        ("item.go()", {"go": "self.level = 1", "set": WAITS}, ""),
+        ("item.go()", {"go": "self.level += 1", "get": WAITS}, "Service.level"),
+        ("item.level = 1", {"set": WAITS}, ""),
+        ("item.level += 1", {"get": WAITS}, "Service.level"),
+        ("attrgetter('service.level')(item)", {"get": WAITS}, "Service.level"),
+        ("getattr(self.service, 'g' + item)()", {"go": WAITS}, "Service.go"),
+        ("getattr(self.service, f'g{item}')()", {"go": WAITS}, "Service.go"),
+        ("(lambda value=item.go(): value)", {"go": WAITS}, "Service.go"),
+        ("def inner(value=item.go()): return value", {"go": WAITS}, "Service.go"),
+        ("(Idle() if item else item).go()", {"go": WAITS}, "Service.go"),
+        ("found = Idle() if item else item; found.go()", {"go": WAITS}, "Service.go"),
+        ("@item.go\n            def inner(): return 1", {"go": WAITS}, "Service.go"),
+        ("with item: pass", {}, ""),
+        ("item.rest()", {"go": WAITS, "more": "@item.go\n        def inner(): return 1"}, "Service.go"),
+    ],
+)
+def test_what_the_language_runs_is_followed_by_its_name(line: str, parts: dict[str, str], reached: str) -> None:
+    outcome = check_helper(line, **parts)
+    assert outcome.verdict is Verdict.CANNOT_TELL, render(outcome)
+    assert f"by its name this may lead to {reached}," in render(outcome) if reached else outcome.findings
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "getattr(self.service, 'id' + item)()",
+        "getattr(self.service, f'id{item}')()",
+        "found = lambda: item.go()",
+        "Idle().go()",
+    ],
+)
+def test_what_cannot_be_meant_by_its_name_is_kept(line: str) -> None:
+    outcome = check_helper(line, go=WAITS)
+    assert outcome.verdict is Verdict.KEPT, render(outcome)
+
+
+BOTH = """
+try:
+    import fast
+    def both(backend):
+        backend._wait()
+except ImportError:
+    def both(backend):
+        return None
+"""
+
+
+@pytest.mark.parametrize(
+    ("first", "line"),
+    [
+        (BOTH, "both(self)"),
+        ("", "both(self)"),  # by `from .steps import *`
+        ("from .steps import both\n", "both(self)"),
+        ("from . import steps\n", "steps.both(self)"),
+    ],
+)
+def test_a_function_that_is_defined_twice_is_both(first: str, line: str) -> None:
+    steps = STEPS if first == BOTH else STEPS + BOTH
+    outcome = check(line, **{"app.backend": first + BACKEND.format(line=line), "app.steps": steps})
+    assert outcome.verdict is Verdict.VIOLATED, render(outcome)
+
+
+@pytest.mark.parametrize("line", ["[*self.steps()]", "print(*self.steps())", "print(*(self._wait() for _ in (1, 2)))"])
+def test_what_a_star_uses_up_runs_there(line: str) -> None:
+    source = BACKEND.format(line=line) + "\n    def steps(self):\n        yield self._wait()\n"
+    outcome = check(line, **{"app.backend": source})
+    assert outcome.verdict is Verdict.VIOLATED, render(outcome)
+
+
+def test_an_object_does_not_end_under_its_own_lock() -> None:
+    source = BACKEND.format(line="pass") + "\n    def __del__(self):\n        self._wait()\n"
+    outcome = check("pass", **{"app.backend": source})
+    assert outcome.verdict is Verdict.KEPT, render(outcome)
+
+
+def test_what_runs_outside_of_the_lock_is_no_matter() -> None:
+    source = BACKEND.format(line="pass").replace("        self._wait()", "        self._wait()\n        self.item.go()")
+    outcome = check("pass", **{"app.backend": source})
+    assert outcome.verdict is Verdict.KEPT, render(outcome)
+
+
+def check_helper(line: str, **parts: str) -> Outcome:
+    source = BACKEND.format(line=line).replace(
+        "from .steps", "from operator import attrgetter\nfrom .tools import Idle\nfrom .steps"
+    )
+    more = f"\n    def rest(self, item):\n        {parts.pop('more', 'pass')}\n"
+    helper = HELPER.format(**{"go": "pass", "get": "return 1", "set": "pass", **parts}) + more
+    return check(line, **{"app.backend": source, "app.service": helper, "app.tools": TOOLS})
 
 
 def test_what_is_annotated_is_known() -> None:

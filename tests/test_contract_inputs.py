@@ -9,6 +9,7 @@ import pytest
 from contract_backend import BACKEND, UNDER_LOCK
 
 from pytest_vramsettle.contracts import Contract, ContractError, SourceError, Target, Verdict, lock_contract, render
+from pytest_vramsettle.contracts.config import load
 
 
 def backend(source: str = BACKEND) -> Target:
@@ -104,11 +105,16 @@ def test_an_own_module_that_is_not_there_cannot_be_told(tmp_path: Path, first: s
             contract.check_static()
 
 
-def test_a_helper_module_of_a_helper_that_is_not_there(tmp_path: Path) -> None:
-    helpers = "from .deep import settle\n\ndef prepare(backend):\n    settle(backend)\n"
-    source = f"from . import helpers\n{UNDER_LOCK}".replace(
-        "        self._wait_for_vram_settle()\n", "        helpers.prepare(self)\n"
-    )
+@pytest.mark.parametrize(
+    ("imported", "helpers", "line"),
+    [
+        ("from . import helpers", "\ndef prepare(backend):\n    settle(backend)\n", "helpers.prepare(self)"),
+        ("from .helpers import settle", "", "settle(self)"),
+    ],
+)
+def test_a_helper_module_of_a_helper_that_is_not_there(tmp_path: Path, imported: str, helpers: str, line: str) -> None:
+    source = f"{imported}\n{UNDER_LOCK}".replace("        self._wait_for_vram_settle()\n", f"        {line}\n")
+    helpers = f"from .deep import settle\n{helpers}"
     target = put(tmp_path, backend=source, helpers=helpers)
     outcome = target.must_not_hold(target.lock("_lock"), at=target.call("_kill_process")).check_static()
     assert outcome.verdict is Verdict.CANNOT_TELL
@@ -120,7 +126,7 @@ def test_a_helper_module_of_a_helper_that_is_not_there(tmp_path: Path) -> None:
     [
         "try:\n    from ._fast import wait\nexcept ImportError:\n    wait = None\nwait",
         "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from .types import Model\ndef f(model: Model): pass",
-        "from ._version import __version__",
+        "from ._version import __version__\nversion = __version__",
         "from .native import spin\nspin",
         "from . import __init__ as own\nown",
         "import numpy\nnumpy.zeros",
@@ -174,6 +180,17 @@ def test_the_standard_library_is_not_one_project() -> None:
     assert "TCPServer" in [cls.name for cls in server.project.mro(server.scope.cls)]  # type: ignore[arg-type]  # it is one
 
 
+@pytest.mark.parametrize(("folder", "read"), [("site-packages", {"one"}), ("src", {"one", "two"})])
+def test_a_package_beside_it_is_of_the_project_but_not_among_installed_ones(
+    tmp_path: Path, folder: str, read: set[str]
+) -> None:
+    root = tmp_path / folder
+    for name, text in {"one": "import two\n\nclass Backend:\n    pass\n", "two": ""}.items():
+        (root / name).mkdir(parents=True)
+        (root / name / "__init__.py").write_text(text)
+    assert {module.name for module in lock_contract("one:Backend", roots=[root]).scope.modules} == read
+
+
 def test_what_no_code_can_keep_is_refused() -> None:
     target = backend()
     wait, spawn, kill = (target.call(name) for name in ("_wait_for_vram_settle", "Popen", "_kill_process"))
@@ -196,6 +213,62 @@ def test_what_no_code_can_keep_is_refused() -> None:
         target.must_recheck(
             "_cancel_event.is_set", after=lock.acquired, before=spawn, within="load_model", proceed_if=True
         )
+
+
+@pytest.mark.parametrize("name", ["_lock", "_wait_for_vram_settle", "load_model", "monotonic"])
+def test_a_name_that_another_contract_needs_may_not_be_forbidden(name: str) -> None:
+    target = backend()
+    outside_lock(target)
+    stamp = target.write("_last_kill_monotonic", value="time.monotonic()")
+    target.must_follow(stamp, after=target.call("_process.terminate"), within="load_model")
+    with pytest.raises(ContractError, match=f"'{name}' may not be named, and the other contract needs it"):
+        target.must_not_name(name)
+    target.must_not_name("_lokc")
+
+
+def test_contracts_of_two_classes_do_not_contradict_each_other(tmp_path: Path) -> None:
+    text = """
+[[tool.vramsettle.contracts]]
+rule = "must_precede"
+target = "app:{}"
+first = "{}"
+before = "{}"
+within = "load"
+"""
+    path = tmp_path / "pyproject.toml"
+    path.write_text(text.format("One", "_kill", "_wait") + text.format("Two", "_wait", "_kill"))
+    assert len(load(path).contracts) == 2
+    path.write_text(text.format("One", "_kill", "_wait") + text.format("One", "_wait", "_kill"))
+    with pytest.raises(ContractError, match="each of the two calls would have to come before the other"):
+        load(path)
+
+
+@pytest.mark.parametrize("order", [1, -1])
+@pytest.mark.parametrize("at", ["Popen", "_cancel_event.is_set"])
+def test_a_lock_that_may_not_be_held_where_a_recheck_asks_for_it_is_refused(at: str, order: int) -> None:
+    def declare(unheld_lock: str, *, still_held: bool) -> None:
+        target = backend()
+        spawn = target.call("Popen")
+
+        def forbid() -> None:
+            target.must_not_hold(target.lock(unheld_lock), at=target.call(at))
+
+        def ask() -> None:
+            lock = target.lock("_lock").acquired
+            target.must_recheck(
+                "_cancel_event.is_set", after=lock, before=spawn, within="load_model", still_held=still_held
+            )
+
+        for step in [forbid, ask][::order]:
+            step()
+
+    with pytest.raises(ContractError) as caught:
+        declare("_lock", still_held=True)
+    assert f"m:Backend must not hold _lock at {at}()" in str(caught.value)
+    assert "_cancel_event.is_set() must be checked after _lock is taken, before Popen()" in str(caught.value)
+    assert f"{at}() would have to run under _lock, and may not; still_held=False asks for less" in str(caught.value)
+    declare("_lock", still_held=False)
+    declare("_other", still_held=True)
 
 
 def test_names_are_taken_for_what_they_can_be() -> None:

@@ -1,4 +1,4 @@
-"""Every labelled shape: a bad one is never silent, a good one never violated."""
+"""Every labelled shape: a bad one is never silent, a good one is kept."""
 
 from __future__ import annotations
 
@@ -44,7 +44,15 @@ def test_a_bad_shape_is_never_silent(shape: Shape) -> None:
     assert outcome.findings
 
 
+UNCERTAIN = {
+    "hold: released before a raise",
+    "hold: a lock of that name of an unknown object",
+    "hold: as often let go as taken, five times",
+}
+"""Good shapes of which the analysis knows that it does not know."""
+
+
 @pytest.mark.parametrize("shape", GOOD, ids=name)
-def test_a_good_shape_is_never_violated(shape: Shape) -> None:
+def test_a_good_shape_is_kept(shape: Shape) -> None:
     outcome = shape.check()
-    assert outcome.verdict in (Verdict.KEPT, Verdict.CANNOT_TELL), render(outcome)
+    assert outcome.verdict is (Verdict.CANNOT_TELL if name(shape) in UNCERTAIN else Verdict.KEPT), render(outcome)

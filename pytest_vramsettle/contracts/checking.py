@@ -5,15 +5,24 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from pytest_vramsettle.contracts import analysis, reach
-from pytest_vramsettle.contracts.aliases import lock_paths, other_names
-from pytest_vramsettle.contracts.engine import Run, Scope
+from pytest_vramsettle.contracts.analysis import rounds
+from pytest_vramsettle.contracts.analysis.engine import Run, Scope
+from pytest_vramsettle.contracts.analysis.rules import (
+    Finding,
+    FollowRule,
+    HoldRule,
+    PrecedeRule,
+    RecheckRule,
+    Watching,
+    unclear,
+)
 from pytest_vramsettle.contracts.errors import SourceError
-from pytest_vramsettle.contracts.missing import first_missing, missing_imports
-from pytest_vramsettle.contracts.naming import find_name
-from pytest_vramsettle.contracts.rules import Finding, FollowRule, HoldRule, PrecedeRule, RecheckRule, Watching
-from pytest_vramsettle.contracts.source import Parts, Unit, closest, without_collections
-from pytest_vramsettle.contracts.spelling import elsewhere, locks, unused
+from pytest_vramsettle.contracts.names import reach
+from pytest_vramsettle.contracts.names.aliases import lock_paths, other_names
+from pytest_vramsettle.contracts.names.missing import first_missing, missing_imports
+from pytest_vramsettle.contracts.names.naming import find_name
+from pytest_vramsettle.contracts.names.spelling import elsewhere, locks, unused
+from pytest_vramsettle.contracts.source import Unit, closest, without_collections
 from pytest_vramsettle.contracts.verdicts import Outcome, Verdict
 
 if TYPE_CHECKING:
@@ -33,12 +42,12 @@ def _check(contract: Contract, scope: Scope) -> Outcome:
         return _outcome(contract, scope, [*named, *(missing_imports(scope) if within is None else ())], "")
     rule = _rule(contract)
     paths = lock_paths(scope, contract.lock) if contract.lock else {}
-    names = _names(contract, paths) | other_names(scope, contract.patterns.values())
-    run = analysis.analyse(scope, rule, paths, names, within)
-    findings = [*rule.findings, *_deferred(run)]
     targets = {name for pattern in contract.patterns.values() for name in pattern.names} | {path[-1] for path in paths}
+    names = targets | _recording_names(contract) | other_names(scope, contract.patterns.values())
+    run = rounds.analyse(scope, rule, paths, names, within)
+    findings = [*rule.findings, *_deferred(run)]
     if not any(finding.doubt is None for finding in findings):
-        findings += [*missing_imports(scope), *analysis.doubts(run, rule, targets, within)]
+        findings += [*missing_imports(scope), *rounds.doubts(run, rule, targets, within)]
     misspelt = unused(contract, scope)
     if not findings and not misspelt:
         findings += reach.unaccounted(run)
@@ -47,14 +56,9 @@ def _check(contract: Contract, scope: Scope) -> Outcome:
     return replace(outcome, note=misspelt) if misspelt else outcome
 
 
-def _names(contract: Contract, paths: dict[Parts, str]) -> set[str]:
-    names = {name for pattern in contract.patterns.values() for name in pattern.names}
-    for path in paths:
-        names.add(path[-1])
-    for pattern in contract.patterns.values():
-        if pattern.kind == "recording":
-            names |= {"recording", pattern.parts[-1]}
-    return names
+def _recording_names(contract: Contract) -> set[str]:
+    recordings = [pattern for pattern in contract.patterns.values() if pattern.kind == "recording"]
+    return {name for pattern in recordings for name in ("recording", pattern.parts[-1])}
 
 
 def _rule(contract: Contract) -> Watching:
@@ -117,4 +121,4 @@ def _not_reached(contract: Contract, rule: Watching, scope: Scope) -> str:
 def _deferred(run: Run) -> list[Finding]:
     if not (run.joins and run.elsewhere):
         return []
-    return [analysis.unclear(place, "what is waited for here under the lock is not known") for place in run.joins]
+    return [unclear(place, "what is waited for here under the lock is not known") for place in run.joins]

@@ -9,8 +9,8 @@ from pathlib import Path as FilePath
 from typing import TYPE_CHECKING
 
 from pytest_vramsettle.contracts import checking
+from pytest_vramsettle.contracts.analysis.engine import Scope
 from pytest_vramsettle.contracts.contradictions import refuse_contradictions
-from pytest_vramsettle.contracts.engine import Scope
 from pytest_vramsettle.contracts.errors import ContractError, ContractFailure
 from pytest_vramsettle.contracts.patterns import Pattern
 from pytest_vramsettle.contracts.source import Parts, Project

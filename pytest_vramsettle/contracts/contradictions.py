@@ -43,7 +43,7 @@ def refuse_repetitions(contracts: Sequence[Contract], named: Named) -> None:
 def _meaning(contract: Contract) -> object:
     return (
         contract.target.spec, contract.rule, contract.lock, contract.within, contract.name, contract.every_exit,
-        contract.only_if, contract.proceed_if, tuple(sorted(contract.patterns.items())),
+        contract.only_if, contract.proceed_if, contract.still_held, tuple(sorted(contract.patterns.items())),
     )  # fmt: skip
 
 
@@ -66,6 +66,8 @@ def _between(one: Contract, other: Contract) -> str:
         named |= {*other.lock.split("."), other.within or ""} - {""}
         if other.rule != "must_not_name" and one.name in named:
             return f"{one.name!r} may not be named, and the other contract needs it"
+    if (one.rule, other.rule) == ("must_not_hold", "must_recheck"):
+        return _unheld_and_held(one, other)
     if one.rule != other.rule or one.within != other.within:
         return ""
     if one.rule == "must_recheck":
@@ -77,6 +79,14 @@ def _between(one: Contract, other: Contract) -> str:
         mutual = (one.patterns["stamp"], one.patterns["kill"]) == crossed
         return "each of the two calls would have to follow the other, for ever" if mutual else ""
     return ""
+
+
+def _unheld_and_held(unheld: Contract, recheck: Contract) -> str:
+    """A re-check with `still_held` has the lock held at what is asked, and at what may go on then."""
+    if unheld.lock != recheck.lock or not recheck.still_held or unheld.patterns["at"] not in recheck.patterns.values():
+        return ""
+    call = unheld.patterns["at"].text
+    return f"{call} would have to run under {unheld.lock}, and may not; still_held=False asks for less"
 
 
 def _circle(contracts: Sequence[Contract]) -> list[Contract]:

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from pytest_vramsettle.contracts.relevance import COMMON
+from pytest_vramsettle.contracts.analysis.relevance import COMMON
+from pytest_vramsettle.contracts.analysis.values import ClassVal, Ext, Func, Local, Obj, Path, Result, Unknown, Value
 from pytest_vramsettle.contracts.source import ClassInfo, Parts
-from pytest_vramsettle.contracts.values import ClassVal, Ext, Func, Local, Obj, Path, Result, Unknown, Value
 
 Sure = Literal["yes", "maybe"]
 

@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from pathlib import Path as FilePath
 from typing import Any
 
-from pytest_vramsettle.contracts.rules import Finding
-from pytest_vramsettle.contracts.state import Place
+from pytest_vramsettle.contracts.analysis.rules import Finding
+from pytest_vramsettle.contracts.analysis.state import Place
 from pytest_vramsettle.contracts.verdicts import Outcome, Verdict
 
 _AROUND = 1

@@ -9,9 +9,9 @@ from pathlib import Path as FilePath
 from typing import Any
 from urllib.parse import quote
 
+from pytest_vramsettle.contracts.analysis.rules import Finding
+from pytest_vramsettle.contracts.analysis.state import Place
 from pytest_vramsettle.contracts.render import columns, source_line, unmatched
-from pytest_vramsettle.contracts.rules import Finding
-from pytest_vramsettle.contracts.state import Place
 from pytest_vramsettle.contracts.verdicts import Outcome, Verdict
 
 _LEVELS = {Verdict.VIOLATED: "error", Verdict.CANNOT_TELL: "warning", Verdict.VACUOUS: "warning"}

@@ -22,7 +22,7 @@ from pytest_vramsettle.contracts.errors import SourceError
 from pytest_vramsettle.contracts.reading import is_library, is_opaque, is_production, offered_modules, read_source
 
 if TYPE_CHECKING:
-    from pytest_vramsettle.contracts.hotness import Index
+    from pytest_vramsettle.contracts.analysis.hotness import Index
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 Parts = tuple[str, ...]
@@ -77,10 +77,20 @@ class Unit:
         """All of its tree."""
         return tuple(ast.walk(self.node))
 
+    @property
+    def own_nodes(self) -> Iterator[ast.AST]:
+        """All of its tree but, of a body, the functions and classes in it: those are units themselves."""
+        if isinstance(self.node, Function):
+            yield from self.nodes
+            return
+        for statement in self.node.body:
+            if not isinstance(statement, Function | ast.ClassDef):
+                yield from ast.walk(statement)
+
     @cached_property
     def index(self) -> Index:
         """Of its nodes, for all contracts that look at it."""
-        from pytest_vramsettle.contracts.hotness import Index
+        from pytest_vramsettle.contracts.analysis.hotness import Index
 
         return Index(self)
 

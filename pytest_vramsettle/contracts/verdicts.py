@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
-from pytest_vramsettle.contracts.rules import Finding
+from pytest_vramsettle.contracts.analysis.rules import Finding
 
 
 class Verdict(enum.Enum):

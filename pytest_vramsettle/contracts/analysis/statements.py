@@ -6,12 +6,12 @@ import ast
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from pytest_vramsettle.contracts import expressions, functions, loops, managers, tries
-from pytest_vramsettle.contracts.engine import Escape, Frame, Run, Ways
-from pytest_vramsettle.contracts.relevance import Summary, captured, may_raise
-from pytest_vramsettle.contracts.source import BODY, Function
-from pytest_vramsettle.contracts.state import Fact, State, merge
-from pytest_vramsettle.contracts.values import (
+from pytest_vramsettle.contracts.analysis import expressions, functions, loops, managers, tries
+from pytest_vramsettle.contracts.analysis.engine import Escape, Frame, Run, Ways
+from pytest_vramsettle.contracts.analysis.hotness import captured
+from pytest_vramsettle.contracts.analysis.relevance import Summary, may_raise
+from pytest_vramsettle.contracts.analysis.state import Fact, State, merge
+from pytest_vramsettle.contracts.analysis.values import (
     UNKNOWN,
     Answer,
     ClassVal,
@@ -26,6 +26,7 @@ from pytest_vramsettle.contracts.values import (
     Value,
     parts_of,
 )
+from pytest_vramsettle.contracts.source import BODY, Function
 
 
 def block(body: Sequence[ast.stmt], states: list[State], frame: Frame) -> list[State]:

@@ -6,13 +6,13 @@ import ast
 import contextlib
 from collections.abc import Iterator
 
-from pytest_vramsettle.contracts import functions, lookup, statements
-from pytest_vramsettle.contracts.engine import Exit, Frame, Run, Scope, TooMuch, scope_names
-from pytest_vramsettle.contracts.relevance import mentions
-from pytest_vramsettle.contracts.rules import Finding, HoldRule, Watching
+from pytest_vramsettle.contracts.analysis import functions, lookup, statements
+from pytest_vramsettle.contracts.analysis.engine import Exit, Frame, Run, Scope, TooMuch, scope_names
+from pytest_vramsettle.contracts.analysis.hotness import mentions
+from pytest_vramsettle.contracts.analysis.rules import Finding, HoldRule, Watching, unclear
+from pytest_vramsettle.contracts.analysis.state import Doubt, Place, State
+from pytest_vramsettle.contracts.analysis.values import Func, Obj
 from pytest_vramsettle.contracts.source import BODY, ClassInfo, Function, Parts, Unit
-from pytest_vramsettle.contracts.state import Doubt, Place, State
-from pytest_vramsettle.contracts.values import Func, Obj
 
 ROUNDS = 4
 FOLLOWED = frozenset({"__init__", "__enter__", "__exit__", "__aenter__", "__aexit__", "__call__"})
@@ -204,12 +204,9 @@ def _may_end_anywhere(run: Run, unit: Unit) -> bool:
     return isinstance(run.rule, HoldRule) and (unit.cls is None or not run.is_family(unit.cls))
 
 
-def unclear(place: Place, reason: str) -> Finding:
-    return Finding(reason, (("here", place),), doubt=Doubt(place, reason))
-
-
 def _unseen(run: Run, unit: Unit, names: set[str]) -> Iterator[Place]:
     """Names in statements that were reached, which no evaluation has come by."""
+    is_hot = run.slice(unit).is_hot  # whatever says one of the names is
     waiting: list[tuple[ast.AST, bool]] = [(unit.node, False)]
     while waiting:
         node, reached = waiting.pop()
@@ -226,4 +223,4 @@ def _unseen(run: Run, unit: Unit, names: set[str]) -> Iterator[Place]:
             if name in ("annotation", "returns", "decorator_list", "type_params"):
                 continue
             items = value if isinstance(value, list) else [value]
-            waiting += [(item, reached) for item in items if isinstance(item, ast.AST)]
+            waiting += [(item, reached) for item in items if isinstance(item, ast.AST) and is_hot(item)]

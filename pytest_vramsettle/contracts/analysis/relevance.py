@@ -15,9 +15,8 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-from pytest_vramsettle.contracts.hotness import STACKS, captured, mentions
+from pytest_vramsettle.contracts.analysis.values import own_nodes
 from pytest_vramsettle.contracts.source import BODY, ClassInfo, Function, Module, Unit, dotted
-from pytest_vramsettle.contracts.values import own_nodes
 
 _COMMON_TYPES = (dict, list, set, str, bytes, tuple, threading.Thread, threading.Event, subprocess.Popen, queue.Queue)
 COMMON = frozenset(
@@ -28,7 +27,6 @@ COMMON = frozenset(
 IMPLICIT = frozenset(
     {"__init__", "__enter__", "__exit__", "__aenter__", "__aexit__", "__call__", "__iter__", "__next__"}
 )
-LOGGING = frozenset({"debug", "info", "warning", "error", "exception", "critical", "log"})
 _CLOCKS = frozenset({"monotonic", "monotonic_ns", "perf_counter", "perf_counter_ns"})
 _QUIET_NAMES = _CLOCKS | frozenset(
     {
@@ -273,15 +271,11 @@ def may_raise(node: ast.AST) -> bool:
 __all__ = [
     "COMMON",
     "IMPLICIT",
-    "LOGGING",
-    "STACKS",
     "Relevance",
     "Slice",
     "Summary",
-    "captured",
     "falls_through",
     "is_quiet",
     "may_raise",
-    "mentions",
     "summarise",
 ]

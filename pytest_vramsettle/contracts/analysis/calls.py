@@ -6,12 +6,11 @@ import ast
 import re
 from dataclasses import replace
 
-from pytest_vramsettle.contracts import expressions, functions, locking, lookup, managers, outside
-from pytest_vramsettle.contracts.engine import Frame, Keywords, OnYield, Ways
-from pytest_vramsettle.contracts.relevance import COMMON, is_quiet
-from pytest_vramsettle.contracts.source import ClassInfo, Unit
-from pytest_vramsettle.contracts.state import State, merge
-from pytest_vramsettle.contracts.values import (
+from pytest_vramsettle.contracts.analysis import expressions, functions, locking, lookup, managers, outside
+from pytest_vramsettle.contracts.analysis.engine import Frame, Keywords, OnYield, Ways
+from pytest_vramsettle.contracts.analysis.relevance import COMMON, is_quiet
+from pytest_vramsettle.contracts.analysis.state import State, merge
+from pytest_vramsettle.contracts.analysis.values import (
     EXT,
     UNKNOWN,
     Answer,
@@ -33,6 +32,7 @@ from pytest_vramsettle.contracts.values import (
     Value,
     parts_of,
 )
+from pytest_vramsettle.contracts.source import ClassInfo, Unit
 
 _CHANGES = frozenset(
     {"append", "appendleft", "add", "insert", "extend", "update", "setdefault"}

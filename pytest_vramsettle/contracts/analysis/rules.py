@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, field
 
-from pytest_vramsettle.contracts.engine import Exit, Rule, Run
+from pytest_vramsettle.contracts.analysis.engine import Exit, Rule, Run
+from pytest_vramsettle.contracts.analysis.state import Doubt, Held, Place, State, Step
+from pytest_vramsettle.contracts.analysis.values import Answer, Const, Lock, Result, Value, truth
 from pytest_vramsettle.contracts.patterns import Pattern, value_matches
 from pytest_vramsettle.contracts.source import Unit
-from pytest_vramsettle.contracts.state import Doubt, Held, Place, State, Step
-from pytest_vramsettle.contracts.values import Answer, Const, Lock, Result, Value, truth
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +21,11 @@ class Finding:
     chain: tuple[Place, ...] = ()
     trail: tuple[tuple[Place, bool], ...] = ()
     doubt: Doubt | None = None
+
+
+def unclear(place: Place, reason: str, label: str = "here") -> Finding:
+    """Something at this place that cannot be told."""
+    return Finding(reason, ((label, place),), doubt=Doubt(place, reason))
 
 
 @dataclass
@@ -228,7 +233,7 @@ class RecheckRule(Watching):
             self.report(f"{then} is reached without {check} since {self.lock} was taken", state, places, chain)
         elif answer is not self.proceed_if:
             self.report(f"{then} is reached although {check} said {answer}", state, places, chain)
-        elif self.still_held and not any(held.lock.name == self.lock for held in state.held):
+        elif self.still_held and not state.held:
             self.report(
                 f"{then} is reached after {self.lock}, under which {check} was asked, was let go", state, places, chain
             )
@@ -238,4 +243,4 @@ class RecheckRule(Watching):
         return state
 
 
-__all__ = ["Finding", "FollowRule", "HoldRule", "PrecedeRule", "RecheckRule", "Watching"]
+__all__ = ["Finding", "FollowRule", "HoldRule", "PrecedeRule", "RecheckRule", "Watching", "unclear"]

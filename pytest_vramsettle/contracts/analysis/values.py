@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -217,15 +218,11 @@ Value = (
 
 NONE, TRUE, FALSE = Const(None), Const(True), Const(False)
 
-_generators: dict[int, tuple[ast.AST, bool]] = {}
 
-
+@functools.lru_cache(maxsize=4096)
 def has_yield(node: Function) -> bool:
     """Whether it is a generator function."""
-    known = _generators.get(id(node))
-    if known is None or known[0] is not node:
-        known = _generators[id(node)] = (node, any(isinstance(n, ast.Yield | ast.YieldFrom) for n in own_nodes(node)))
-    return known[1]
+    return any(isinstance(each, ast.Yield | ast.YieldFrom) for each in own_nodes(node))
 
 
 def own_nodes(node: ast.AST) -> Iterator[ast.AST]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import ast
 
-from pytest_vramsettle.contracts import calls, expressions
-from pytest_vramsettle.contracts.engine import Frame
-from pytest_vramsettle.contracts.state import State, merge
-from pytest_vramsettle.contracts.values import UNKNOWN, Deferred, Func, Seq, Value
+from pytest_vramsettle.contracts.analysis import calls, expressions
+from pytest_vramsettle.contracts.analysis.engine import Frame
+from pytest_vramsettle.contracts.analysis.state import State, merge
+from pytest_vramsettle.contracts.analysis.values import UNKNOWN, Deferred, Func, Seq, Value
 
 Comprehension = ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp
 

@@ -6,10 +6,10 @@ import ast
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from pytest_vramsettle.contracts import functions, lookup
-from pytest_vramsettle.contracts.engine import Run
+from pytest_vramsettle.contracts.analysis import functions, lookup
+from pytest_vramsettle.contracts.analysis.engine import Run
+from pytest_vramsettle.contracts.analysis.values import ClassVal, Ext, Func, ModuleVal, Path
 from pytest_vramsettle.contracts.source import BODY, ClassInfo, Function, Module, Parts, Unit, dotted
-from pytest_vramsettle.contracts.values import ClassVal, Ext, Func, ModuleVal, Path
 
 _DEEPEST = 6
 _PLAIN = (
@@ -183,7 +183,7 @@ class Guesses:
 
 def _assigned(unit: Unit) -> Iterator[tuple[ast.expr, ast.expr]]:
     """What stands left and right of each assignment; of what a loop or an unpacking assigns nothing is known."""
-    for node in _nodes(unit):
+    for node in unit.own_nodes:
         if isinstance(node, ast.Assign):
             for target in node.targets:
                 if isinstance(target, ast.Tuple | ast.List):
@@ -199,15 +199,7 @@ def _assigned(unit: Unit) -> Iterator[tuple[ast.expr, ast.expr]]:
 
 
 _SOMETHING = ast.Await(value=ast.Constant(value=None))
-
-
-def _nodes(unit: Unit) -> Iterator[ast.AST]:
-    if unit.name != BODY:
-        yield from unit.nodes
-        return
-    for statement in unit.node.body:
-        if not isinstance(statement, Function | ast.ClassDef):
-            yield from ast.walk(statement)
+"""An expression of which `Guesses.of` knows nothing."""
 
 
 __all__ = ["ANY", "OUTSIDE", "Guess", "Guesses"]

@@ -5,10 +5,10 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 
-from pytest_vramsettle.contracts.engine import Scope
-from pytest_vramsettle.contracts.rules import Finding
+from pytest_vramsettle.contracts.analysis.engine import Scope
+from pytest_vramsettle.contracts.analysis.rules import Finding, unclear
+from pytest_vramsettle.contracts.analysis.state import Place
 from pytest_vramsettle.contracts.source import Module, closest
-from pytest_vramsettle.contracts.state import Doubt, Place
 
 _CAUGHT = frozenset({"ImportError", "ModuleNotFoundError", "Exception", "BaseException"})
 _DYNAMIC = ("__getattr__", "globals", "exec", "import *", "sys.modules")
@@ -75,7 +75,7 @@ def _from(scope: Scope, module: Module, node: ast.ImportFrom, top: str) -> Itera
 def _finding(module: Module, node: ast.AST, what: str, bound: str) -> Finding:
     place = Place.of(module.units[0], node)
     reason = f"{what}: what {'comes from it' if bound == '*' else repr(bound)} does is not known"
-    return Finding(reason, (("imported here", place),), doubt=Doubt(place, reason))
+    return unclear(place, reason, "imported here")
 
 
 def _caught(tree: ast.Module) -> set[int]:

@@ -7,12 +7,9 @@ import re
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, field
 
-from pytest_vramsettle.contracts.patterns import Pattern, Sure
-from pytest_vramsettle.contracts.relevance import Relevance, Slice
-from pytest_vramsettle.contracts.source import ClassInfo, Function, Module, Parts, Project, Unit, dotted
-from pytest_vramsettle.contracts.state import MANY, Place, Slot, State
-from pytest_vramsettle.contracts.uses import Region
-from pytest_vramsettle.contracts.values import (
+from pytest_vramsettle.contracts.analysis.relevance import Relevance, Slice
+from pytest_vramsettle.contracts.analysis.state import MANY, Place, Slot, State
+from pytest_vramsettle.contracts.analysis.values import (
     EXT,
     UNKNOWN,
     Answer,
@@ -31,6 +28,9 @@ from pytest_vramsettle.contracts.values import (
     own_nodes,
     parts_of,
 )
+from pytest_vramsettle.contracts.names.uses import Region
+from pytest_vramsettle.contracts.patterns import Pattern, Sure
+from pytest_vramsettle.contracts.source import ClassInfo, Function, Module, Parts, Project, Unit, dotted
 
 MOST_STEPS = 12_000
 """From one function; a step is a statement in one state."""

@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import ast
+import functools
 from dataclasses import replace
 
-from pytest_vramsettle.contracts import comprehensions, expressions, lookup, statements
-from pytest_vramsettle.contracts.engine import DEEPEST, Exit, Frame, Keywords, OnYield, Run, TooMuch, Ways, scope_names
-from pytest_vramsettle.contracts.source import ClassInfo, Function, Unit, dotted
-from pytest_vramsettle.contracts.state import Place, State, merge
-from pytest_vramsettle.contracts.values import (
+from pytest_vramsettle.contracts.analysis import comprehensions, expressions, lookup, statements
+from pytest_vramsettle.contracts.analysis.engine import (
+    DEEPEST,
+    Exit,
+    Frame,
+    Keywords,
+    OnYield,
+    Run,
+    TooMuch,
+    Ways,
+    scope_names,
+)
+from pytest_vramsettle.contracts.analysis.state import Place, State, merge
+from pytest_vramsettle.contracts.analysis.values import (
     NONE,
     UNKNOWN,
     ClassVal,
@@ -23,21 +33,16 @@ from pytest_vramsettle.contracts.values import (
     Value,
     parts_of,
 )
+from pytest_vramsettle.contracts.source import ClassInfo, Function, Unit, dotted
 
 AGAIN = 2
 """How often a function is walked through inside itself."""
 
-_scopes: dict[int, tuple[ast.AST, frozenset[str], frozenset[str]]] = {}
-
-
-def _scope(node: ast.AST) -> tuple[frozenset[str], frozenset[str]]:
-    known = _scopes.get(id(node))
-    if known is None or known[0] is not node:
-        known = _scopes[id(node)] = (node, *scope_names(node))
-    return known[1], known[2]
+_scope = functools.lru_cache(maxsize=4096)(scope_names)
 
 
 def local_names(node: ast.AST) -> frozenset[str]:
+    """Its parameters, and the variables that it assigns."""
     return _scope(node)[0]
 
 

@@ -6,12 +6,10 @@ import ast
 import builtins
 from dataclasses import replace
 
-from pytest_vramsettle.contracts import functions
-from pytest_vramsettle.contracts.aliases import FOREIGN
-from pytest_vramsettle.contracts.engine import Frame, Run, Ways, builtin
-from pytest_vramsettle.contracts.source import ClassInfo, Function, Module, Parts, Unit, dotted
-from pytest_vramsettle.contracts.state import State
-from pytest_vramsettle.contracts.values import (
+from pytest_vramsettle.contracts.analysis import functions
+from pytest_vramsettle.contracts.analysis.engine import Frame, Run, Ways, builtin
+from pytest_vramsettle.contracts.analysis.state import State
+from pytest_vramsettle.contracts.analysis.values import (
     EXT,
     UNKNOWN,
     ClassVal,
@@ -30,6 +28,8 @@ from pytest_vramsettle.contracts.values import (
     Super,
     Value,
 )
+from pytest_vramsettle.contracts.names.aliases import FOREIGN
+from pytest_vramsettle.contracts.source import ClassInfo, Function, Module, Parts, Unit, dotted
 
 WRAPPED = frozenset({"contextmanager", "asynccontextmanager"})
 PROPERTIES = frozenset({"property", "cached_property", "functools.cached_property", "abstractproperty"})
@@ -69,7 +69,7 @@ def global_name(name: str, module: Module, run: Run) -> list[Value]:
     if kept:
         return kept
     if module.units and (name in module.functions or name in module.classes):
-        return [*_project_value(run.project.resolve(module, (name,))), *_others(module, name)]
+        return _project_value(run.project.resolve(module, (name,)))
     if name in module.imports:
         return list(dict.fromkeys(value for origin in module.origins[name] for value in _imported(run, module, origin)))
     if "*" in module.origins and (found := run.project.resolve(module, (name,))) is not None:
@@ -89,8 +89,7 @@ def _is_lock_here(name: str, module: Module, run: Run) -> bool:
 def _imported(run: Run, module: Module, origin: Parts) -> list[Value]:
     found = run.project.absolute(origin)
     if found is not None:
-        others = _others(found.module, found.name) if isinstance(found, Unit) and found.cls is None else []
-        return [*_project_value(found), *others]
+        return _project_value(found)
     source = run.project.follow(".".join(origin[:-1])) if len(origin) > 1 else None
     if source is not None and source is not module:
         return global_name(origin[-1], source, run)
@@ -98,15 +97,13 @@ def _imported(run: Run, module: Module, origin: Parts) -> list[Value]:
 
 
 def _project_value(found: Unit | ClassInfo | Module | None) -> list[Value]:
+    """A function that is defined in each branch of an `if` or `try` is several."""
     if isinstance(found, Unit):
-        return [function_value(found)]
+        others = found.module.others.get(found.name, ()) if found.cls is None else ()
+        return [function_value(unit) for unit in (found, *others)]
     if isinstance(found, ClassInfo):
         return [ClassVal(found)]
     return [] if found is None else [ModuleVal(found)]
-
-
-def _others(module: Module, name: str) -> list[Value]:
-    return [function_value(unit) for unit in module.others.get(name, ())]
 
 
 def function_value(unit: Unit) -> Func:

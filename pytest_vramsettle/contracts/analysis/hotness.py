@@ -123,16 +123,6 @@ def _led_to(node: ast.AST) -> Iterator[tuple[ast.AST, Iterable[str]]]:
         yield node, [node.value.id]
     elif isinstance(node, Function):
         yield node, [node.name]
-    elif isinstance(node, ast.arguments):
-        yield from _defaulted(node)
-
-
-def _defaulted(node: ast.arguments) -> Iterator[tuple[ast.AST, Iterable[str]]]:
-    """Parameters that stand for something of interest where they are left out."""
-    positional = [*node.posonlyargs, *node.args]
-    pairs = [*zip(positional[len(positional) - len(node.defaults) :], node.defaults, strict=True)]
-    pairs += [(name, value) for name, value in zip(node.kwonlyargs, node.kw_defaults, strict=True) if value]
-    yield from ((default, [parameter.arg]) for parameter, default in pairs)
 
 
 def _handed(node: ast.Call) -> Iterator[str]:

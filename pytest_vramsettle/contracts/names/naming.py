@@ -7,10 +7,10 @@ import re
 import unicodedata
 from collections.abc import Iterator
 
-from pytest_vramsettle.contracts.engine import Scope
-from pytest_vramsettle.contracts.rules import Finding
+from pytest_vramsettle.contracts.analysis.engine import Scope
+from pytest_vramsettle.contracts.analysis.rules import Finding
+from pytest_vramsettle.contracts.analysis.state import Doubt, Place
 from pytest_vramsettle.contracts.source import BODY, Function, Unit, dotted
-from pytest_vramsettle.contracts.state import Doubt, Place
 
 _BY_TEXT = frozenset(
     {"setattr", "getattr", "hasattr", "delattr", "__setattr__", "__getattribute__", "__delattr__", "__getattr__"}

@@ -6,10 +6,10 @@ import ast
 from collections.abc import Callable, Hashable
 from dataclasses import replace
 
-from pytest_vramsettle.contracts import calls, expressions, managers, statements
-from pytest_vramsettle.contracts.engine import Exit, Frame
-from pytest_vramsettle.contracts.state import State, merge
-from pytest_vramsettle.contracts.values import UNKNOWN, Const, Deferred, Seq, Value
+from pytest_vramsettle.contracts.analysis import calls, expressions, managers, statements
+from pytest_vramsettle.contracts.analysis.engine import Exit, Frame
+from pytest_vramsettle.contracts.analysis.state import State, merge
+from pytest_vramsettle.contracts.analysis.values import UNKNOWN, Const, Deferred, Seq, Value
 
 Loop = ast.For | ast.AsyncFor | ast.While
 MOST_ITEMS = 8

@@ -6,11 +6,10 @@ import ast
 from collections.abc import Callable
 from dataclasses import replace
 
-from pytest_vramsettle.contracts import calls, expressions, functions, statements, tries
-from pytest_vramsettle.contracts.engine import Exit, Frame, Keywords, Ways
-from pytest_vramsettle.contracts.source import ClassInfo, Unit, dotted
-from pytest_vramsettle.contracts.state import State, merge
-from pytest_vramsettle.contracts.values import (
+from pytest_vramsettle.contracts.analysis import calls, expressions, functions, statements, tries
+from pytest_vramsettle.contracts.analysis.engine import Exit, Frame, Keywords, Ways
+from pytest_vramsettle.contracts.analysis.state import State, merge
+from pytest_vramsettle.contracts.analysis.values import (
     NONE,
     TRUE,
     UNKNOWN,
@@ -28,6 +27,7 @@ from pytest_vramsettle.contracts.values import (
     Value,
     truth,
 )
+from pytest_vramsettle.contracts.source import ClassInfo, Unit, dotted
 
 Body = Callable[[list[State]], list[State]]
 """Runs what is inside: the states at its normal end; other ways out are in the frame's sink."""

@@ -6,11 +6,13 @@ import ast
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from pytest_vramsettle.contracts.analysis.state import Place
 from pytest_vramsettle.contracts.source import Function, Unit, dotted
-from pytest_vramsettle.contracts.state import Place
 
 BY_TEXT = frozenset({"hasattr", "getattr", "attrgetter", "methodcaller"})
 COMPUTING = frozenset({"exec", "eval"})
+_BLOCKS = frozenset({"body", "orelse", "finalbody", "handlers", "items", "cases"})
+"""What a compound statement holds: it runs later, each part as a region of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,12 +31,12 @@ class Region:
         """The trees that ran as part of it. What a nested function does is not among them."""
         node = self.node
         if isinstance(node, Function):
-            return [*node.decorator_list, *node.args.defaults, *(each for each in node.args.kw_defaults if each)]
-        if self.whole or not isinstance(node, ast.stmt):
+            return [*_applied(node), *node.args.defaults, *(each for each in node.args.kw_defaults if each)]
+        if self.whole or not isinstance(node, ast.stmt) or not _BLOCKS.intersection(node._fields):
             return [node]
         found: list[ast.AST] = []
         for name, value in ast.iter_fields(node):
-            if name not in ("body", "orelse", "finalbody", "handlers", "items", "cases"):
+            if name not in _BLOCKS:
                 found += [each for each in (value if isinstance(value, list) else [value]) if isinstance(each, ast.AST)]
         for case in node.cases if isinstance(node, ast.Match) else ():
             found += [case.pattern, *([case.guard] if case.guard is not None else [])]
@@ -58,6 +60,8 @@ def uses(nodes: Iterable[ast.AST], skipped: set[int]) -> Iterator[Use]:
     while waiting:
         node = waiting.pop()
         if id(node) in skipped:
+            # Its default values are looked at where it is made.
+            waiting += ast.iter_child_nodes(node.args) if isinstance(node, ast.Lambda) else []
             continue
         yield from _of_node(node)
         waiting += ast.iter_child_nodes(node)
@@ -74,6 +78,16 @@ def _of_node(node: ast.AST) -> Iterator[Use]:
         yield from (Use("look", node, name, node.cls) for name in node.kwd_attrs)
     elif isinstance(node, ast.withitem):
         yield Use("enter", node.context_expr, "", node.context_expr)
+    elif isinstance(node, Function):
+        yield from (use for each in _applied(node) for use in _of_call(each))
+
+
+def _applied(node: Function) -> list[ast.Call]:
+    """The calls of its decorators, which run where it is defined."""
+    return [
+        ast.copy_location(ast.Call(func=decorator, args=[], keywords=[]), decorator)
+        for decorator in node.decorator_list
+    ]
 
 
 def _of_call(node: ast.Call) -> Iterator[Use]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import ast
 from typing import TYPE_CHECKING
 
-from pytest_vramsettle.contracts.engine import Scope
-from pytest_vramsettle.contracts.hotness import mentions
+from pytest_vramsettle.contracts.analysis.engine import Scope
+from pytest_vramsettle.contracts.analysis.hotness import mentions
 from pytest_vramsettle.contracts.patterns import Pattern
 from pytest_vramsettle.contracts.source import Module, closest, dotted
 

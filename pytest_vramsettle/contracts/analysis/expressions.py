@@ -6,12 +6,11 @@ import ast
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from pytest_vramsettle.contracts import calls, comprehensions, lookup, outside
-from pytest_vramsettle.contracts.engine import Frame, Ways
-from pytest_vramsettle.contracts.relevance import may_raise
-from pytest_vramsettle.contracts.source import dotted
-from pytest_vramsettle.contracts.state import Fact, Slot, State, merge
-from pytest_vramsettle.contracts.values import (
+from pytest_vramsettle.contracts.analysis import calls, comprehensions, lookup, outside
+from pytest_vramsettle.contracts.analysis.engine import Frame, Ways
+from pytest_vramsettle.contracts.analysis.relevance import may_raise
+from pytest_vramsettle.contracts.analysis.state import Fact, Slot, State, merge
+from pytest_vramsettle.contracts.analysis.values import (
     EXT,
     NONE,
     UNKNOWN,
@@ -28,6 +27,7 @@ from pytest_vramsettle.contracts.values import (
     parts_of,
     truth,
 )
+from pytest_vramsettle.contracts.source import dotted
 
 
 def evaluate(node: ast.expr, state: State, frame: Frame) -> Ways:

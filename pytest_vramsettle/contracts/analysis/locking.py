@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import ast
 
-from pytest_vramsettle.contracts import lookup
-from pytest_vramsettle.contracts.engine import Frame, Keywords, Ways
-from pytest_vramsettle.contracts.state import State
-from pytest_vramsettle.contracts.values import (
+from pytest_vramsettle.contracts.analysis import lookup
+from pytest_vramsettle.contracts.analysis.engine import Frame, Keywords, Ways
+from pytest_vramsettle.contracts.analysis.state import State
+from pytest_vramsettle.contracts.analysis.values import (
     FALSE,
     NONE,
     TRUE,

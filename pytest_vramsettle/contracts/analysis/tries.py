@@ -6,11 +6,11 @@ import ast
 import builtins
 from dataclasses import replace
 
-from pytest_vramsettle.contracts import expressions, statements
-from pytest_vramsettle.contracts.engine import Exit, Frame
+from pytest_vramsettle.contracts.analysis import expressions, statements
+from pytest_vramsettle.contracts.analysis.engine import Exit, Frame
+from pytest_vramsettle.contracts.analysis.state import State, merge
+from pytest_vramsettle.contracts.analysis.values import UNKNOWN, ClassVal, Obj, Path, Result, Value
 from pytest_vramsettle.contracts.source import dotted
-from pytest_vramsettle.contracts.state import State, merge
-from pytest_vramsettle.contracts.values import UNKNOWN, ClassVal, Obj, Path, Result, Value
 
 _OUTSIDE = frozenset({"KeyboardInterrupt", "SystemExit", "GeneratorExit", "CancelledError", "BaseException"})
 """Not caught by `except Exception`."""

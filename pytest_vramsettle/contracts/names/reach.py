@@ -10,16 +10,16 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 
-from pytest_vramsettle.contracts import lookup
-from pytest_vramsettle.contracts.engine import Run
-from pytest_vramsettle.contracts.guesses import ANY, Guess, Guesses
+from pytest_vramsettle.contracts.analysis import lookup
+from pytest_vramsettle.contracts.analysis.engine import Run
+from pytest_vramsettle.contracts.analysis.relevance import COMMON
+from pytest_vramsettle.contracts.analysis.rules import Finding, unclear
+from pytest_vramsettle.contracts.analysis.state import Doubt, Place
+from pytest_vramsettle.contracts.analysis.values import ClassVal, Func
+from pytest_vramsettle.contracts.names.guesses import ANY, Guess, Guesses
+from pytest_vramsettle.contracts.names.uses import Use, uses
 from pytest_vramsettle.contracts.patterns import Pattern
-from pytest_vramsettle.contracts.relevance import COMMON
-from pytest_vramsettle.contracts.rules import Finding
 from pytest_vramsettle.contracts.source import ClassInfo, Function, Unit, dotted
-from pytest_vramsettle.contracts.state import Doubt, Place
-from pytest_vramsettle.contracts.uses import Use, uses
-from pytest_vramsettle.contracts.values import ClassVal, Func
 
 _ENTERED = ("__enter__", "__exit__", "__aenter__", "__aexit__")
 _GOALS = {"at", "then", "reset", "kill", "stamp"}
@@ -54,7 +54,7 @@ class _Backstop:
                 units = list(found.methods.values()) if isinstance(found, ClassInfo) else [found]
                 if any(isinstance(unit, Unit) and {word for _, word in unit.words} & _REWRITING for unit in units):
                     body = next(unit for unit in cls.module.units if unit.node is cls.node)
-                    yield _unclear(Place.of(body, node), "it may replace methods of this class, which is not followed")
+                    yield unclear(Place.of(body, node), "it may replace methods of this class, which is not followed")
 
     def of_regions(self) -> Iterator[Finding]:
         """Breadth first, from all code that matters."""
@@ -85,17 +85,17 @@ class _Backstop:
 
     def _dynamic(self, use: Use, unit: Unit, place: Place) -> Iterator[Finding]:
         if use.kind == "compute" and use.base is None:
-            yield _unclear(place, f"what {use.name}() runs here is not followed")
+            yield unclear(place, f"what {use.name}() runs here is not followed")
         elif use.kind == "compute" and use.base is not None and self._is_ours(use.base, unit):
-            yield _unclear(place, "the attribute that getattr() is asked for is not a constant")
+            yield unclear(place, "the attribute that getattr() is asked for is not a constant")
         elif self.writes and use.base is not None and use.kind == "look" and use.name == "__dict__":
             if self._is_ours(use.base, unit):
-                yield _unclear(place, "attributes are reached through __dict__ here, which is not followed")
+                yield unclear(place, "attributes are reached through __dict__ here, which is not followed")
         elif self.writes and use.kind == "call" and use.base is None and use.name in ("vars", "setattr"):
             given = use.node.args if isinstance(use.node, ast.Call) else []
             constant = len(given) > 1 and isinstance(given[1], ast.Constant)
             if given and not constant and self._is_ours(given[0], unit):
-                yield _unclear(place, f"attributes are reached through {use.name}() here, which is not followed")
+                yield unclear(place, f"attributes are reached through {use.name}() here, which is not followed")
 
     def _is_ours(self, node: ast.expr, unit: Unit) -> bool:
         return any(self.run.is_family(cls) for cls in self.guesses.of(node, unit).classes)
@@ -209,10 +209,6 @@ def _is_meant(node: ast.AST, pattern: Pattern) -> bool:
     if not pattern.is_call and isinstance(node.ctx, ast.Load):
         return False
     return last not in COMMON or dotted(node)[-2:-1] == pattern.parts[-2:-1]
-
-
-def _unclear(place: Place, reason: str) -> Finding:
-    return Finding(reason, (("here", place),), doubt=Doubt(place, reason))
 
 
 __all__ = ["unaccounted"]

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
+from pytest_vramsettle.contracts.analysis.values import UNKNOWN, Lock, Obj, Value
 from pytest_vramsettle.contracts.source import Unit
-from pytest_vramsettle.contracts.values import UNKNOWN, Lock, Obj, Value
 
 MANY = 4
 """Levels of a lock from which on they are not counted."""

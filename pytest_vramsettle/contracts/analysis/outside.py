@@ -5,10 +5,10 @@ from __future__ import annotations
 import ast
 from collections.abc import Callable
 
-from pytest_vramsettle.contracts import calls, lookup, managers, statements, tries
-from pytest_vramsettle.contracts.engine import Frame, Keywords, Ways
-from pytest_vramsettle.contracts.state import State, merge
-from pytest_vramsettle.contracts.values import (
+from pytest_vramsettle.contracts.analysis import calls, lookup, managers, statements, tries
+from pytest_vramsettle.contracts.analysis.engine import Frame, Keywords, Ways
+from pytest_vramsettle.contracts.analysis.state import State, merge
+from pytest_vramsettle.contracts.analysis.values import (
     EXT,
     NONE,
     UNKNOWN,
