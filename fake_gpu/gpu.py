@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, NamedTuple
 
 from fake_gpu.errors import DriverStateError, InvalidValue
+from fake_gpu.mig import MigInstance, instances_of
 from fake_gpu.profile import Profile
 from fake_gpu.units import MIB, Size, format_size, parse_size
 
@@ -55,6 +56,10 @@ class Activity:
     """Clocks and PCIe link at their highest instead of idle."""
     pcie_rx_kib_s: int = 0
     pcie_tx_kib_s: int = 0
+    clocks_mhz: dict[str, int] = field(default_factory=dict)
+    """MHz of "graphics", "sm", "memory" and "video" where they are neither idle nor at their highest."""
+    said: dict[str, str] = field(default_factory=dict)
+    """What nvidia-smi prints for these fields of --query-gpu, whatever else holds: {"encoder.stats.sessionCount": "2"}."""
 
 
 class Gpu:
@@ -71,6 +76,7 @@ class Gpu:
         "added_ns",
         "driver",
         "handle",
+        "instances",
         "minor_number",
         "pci_bus",
         "pci_device",
@@ -100,6 +106,8 @@ class Gpu:
         """When it was added, on the driver's clock: it has used energy since then."""
         self.uuid = uuid or "GPU-" + "-".join((digest[:8], digest[8:12], digest[12:16], digest[16:20], digest[20:32]))
         self.serial = f"{int(digest[32:44], 16) % 10**13:013d}" if profile.has_serial else None
+        self.instances: tuple[MigInstance, ...] = instances_of(self)
+        """What it is partitioned into; empty where it is not."""
         self.minor_number = slot
         self.pci_domain, self.pci_bus, self.pci_device = 0, 1 + slot, 0
         self.activity = Activity(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 
+from fake_gpu.derived import bar1_used
 from fake_gpu.gpu import Gpu
 from fake_gpu.nvml.codes import NvmlError
 from fake_gpu.nvml.dispatch import Call, nvml
@@ -13,10 +14,6 @@ from fake_gpu.units import MIB
 _V1 = struct.Struct("<3Q")
 _V2 = struct.Struct("<I4x4Q")
 _V2_VERSION = 2 << 24 | _V2.size
-_BAR1_IDLE = MIB
-"""Bytes of the window that an idle card uses: what `nvidia-smi -q` of an A100 shows."""
-
-
 @nvml("nvmlDeviceGetMemoryInfo")
 def memory_info(call: Call, gpu: Gpu) -> bytes:
     """The first version of this call counts what is reserved as used."""
@@ -35,7 +32,8 @@ def memory_info_v2(call: Call, gpu: Gpu, request: bytes) -> bytes:
 @nvml("nvmlDeviceGetBAR1MemoryInfo")
 def bar1_memory_info(call: Call, gpu: Gpu) -> bytes:
     total = gpu.profile.memory.bar1_mib * MIB
-    return _V1.pack(total, total - _BAR1_IDLE, _BAR1_IDLE)
+    used = bar1_used(gpu)
+    return _V1.pack(total, total - used, used)
 
 
 @nvml("nvmlDeviceGetMemoryBusWidth")

@@ -10,8 +10,8 @@ from fake_gpu.process import Process
 from fake_gpu.smi.arguments import Request
 from fake_gpu.smi.columns import Column, choose, header_line, row_line
 from fake_gpu.smi.failures import line_by_line
-from fake_gpu.smi.run import Output, Run
-from fake_gpu.units import to_mib
+from fake_gpu.smi.log_groups import hides_memory
+from fake_gpu.smi.run import Output, Reading, Run
 
 
 class App(NamedTuple):
@@ -20,8 +20,8 @@ class App(NamedTuple):
     run: Run
     gpu: Gpu
     process: Process
-    held: int
-    """Bytes."""
+    held: int | None
+    """Bytes; None where nobody knows."""
 
 
 COLUMNS: Final[tuple[Column, ...]] = (
@@ -32,7 +32,7 @@ COLUMNS: Final[tuple[Column, ...]] = (
     Column("gpu_uuid", "", lambda app: app.gpu.uuid),
     Column("pid", "", lambda app: app.process.pid),
     Column("process_name", "", lambda app: app.process.name),
-    Column("used_gpu_memory", "MiB", lambda app: to_mib(app.held)),
+    Column("used_gpu_memory", "MiB", lambda app: None if app.held is None else app.run.mib(app.held)),
 )
 
 ALIASES: Final[dict[str, str]] = {"name": "process_name", "used_memory": "used_gpu_memory"}
@@ -52,8 +52,9 @@ def render(run: Run) -> Output:
     columns, units = columns_of(run.request), run.request.units
 
     def rows(gpu: Gpu) -> str:
+        hidden = hides_memory(Reading(run, gpu))
         return "".join(
-            row_line(columns, App(run, gpu, process, held), units, measured=run.measures(gpu))
+            row_line(columns, App(run, gpu, process, None if hidden else held), units, measured=run.measures(gpu))
             for process, held in gpu.processes_at(run.now_ns)
             if process.compute_type != "G"
         )

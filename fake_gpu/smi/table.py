@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import time
 from typing import Final
 
+from fake_gpu.mig import MigInstance
 from fake_gpu.process import Process
+from fake_gpu.smi import log_groups
+from fake_gpu.smi.ctime import ctime
 from fake_gpu.smi.failures import report
 from fake_gpu.smi.run import Output, Reading, Run
-from fake_gpu.units import to_mib
 
 _RULE: Final = "+" + "-" * 89 + "+\n"
 _GPU_RULE: Final = "+" + "-" * 41 + "+" + "-" * 24 + "+" + "-" * 22 + "+\n"
@@ -25,6 +26,17 @@ _PROCESS_HEADINGS: Final = (
     "|=========================================================================================|\n"
 )
 _NO_PROCESSES: Final = "|  No running processes found                                                             |\n"
+_MIG_TITLE: Final = (
+    "\n" + _RULE + "| MIG devices:                                                                            |\n"
+)
+_MIG_RULE: Final = "+" + "-" * 18 + "+" + "-" * 34 + "+" + "-" * 11 + "+" + "-" * 23 + "+\n"
+_MIG_HEADINGS: Final = (
+    _MIG_TITLE + _MIG_RULE + "| GPU  GI  CI  MIG |              Shared Memory-Usage |        Vol|        Shared         |\n"
+    "|      ID  ID  Dev |                Shared BAR1-Usage | SM     Unc| CE ENC  DEC  OFA  JPG |\n"
+    "|                  |                                  |        ECC|                       |\n"
+    "|==================+==================================+===========+=======================|\n"
+)
+_NO_MIG: Final = "|  No MIG devices found                                                                   |\n"
 _NAME_WIDTH: Final = 27
 _PROCESS_NAME_LONGEST: Final = 32
 """Of a longer one the end is shown, such as "...ma.cpp/build/bin/llama-server"."""
@@ -35,26 +47,19 @@ def render(run: Run) -> Output:
     reports = [report(gpu, error) for gpu in run.gpus if (error := run.failure(gpu))]
     if reports:
         return Output("".join(text for text, _ in reports), reports[-1][1])
-    parts = [_timestamp(run), _RULE, _versions(run), _HEADINGS]
+    parts = [f"{ctime(run)}       \n", _RULE, _versions(run), _HEADINGS]
     for gpu in run.gpus:
         parts += (_gpu_lines(Reading(run, gpu), measured=run.measures(gpu)), _GPU_RULE)
+    parts += _mig_box(run)
     parts.append(_PROCESS_HEADINGS)
     lines = [
-        _process_line(run.index(gpu), process, f"{to_mib(held)}MiB" if run.measures(gpu) else "N/A")
+        _process_line(run.index(gpu), process, held.replace(" ", ""))
         for gpu in run.gpus
-        for process, held in sorted(gpu.processes_at(run.now_ns), key=lambda pair: pair[0].pid)
+        for process, held in log_groups.listed(Reading(run, gpu))
     ]
     parts += lines or [_NO_PROCESSES]
     parts.append(_RULE)
     return Output("".join(parts))
-
-
-def _timestamp(run: Run) -> str:
-    # As C's ctime has it, whatever the locale: the day is padded with a space, and seven more follow.
-    now = time.localtime(run.driver.wall_time())
-    day = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")[now.tm_wday]
-    month = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")[now.tm_mon - 1]
-    return f"{day} {month} {now.tm_mday:2d} {now.tm_hour:02d}:{now.tm_min:02d}:{now.tm_sec:02d} {now.tm_year}       \n"
 
 
 def _versions(run: Run) -> str:
@@ -90,7 +95,7 @@ def _memory(reading: Reading, measured: bool) -> str:
     if not measured:
         return f" {'Not Supported':<23}"
     memory = reading.memory
-    return f"{to_mib(memory.used):8d}MiB / {to_mib(memory.total):6d}MiB "
+    return f"{reading.run.mib(memory.used):8d}MiB / {reading.run.mib(memory.total):6d}MiB "
 
 
 def _utilization(reading: Reading, measured: bool) -> str:
@@ -113,4 +118,33 @@ def _process_line(index: int, process: Process, held: str) -> str:
     name = process.name
     if len(name) > _PROCESS_NAME_LONGEST:
         name = "..." + name[3 - _PROCESS_NAME_LONGEST :]
-    return f"| {index:4d}   N/A  N/A    {process.pid:>12}   {process.compute_type:>4}   {name:<38}{held:>8} |\n"
+    # In the middle of their columns: N/A fills three places, a number the first two.
+    instance, compute = (f"{one:>2} " if one.isdigit() else one for one in log_groups.place(process))
+    return (
+        f"| {index:4d}   {instance}  {compute}    {process.pid:>12}   {process.compute_type:>4}   "
+        f"{name:<38}{held:>8} |\n"
+    )
+
+
+def _mig_box(run: Run) -> list[str]:
+    gpus = [gpu for gpu in run.gpus if gpu.profile.mig]
+    if not gpus:
+        return []
+    parts = [_MIG_HEADINGS]
+    for gpu in gpus:
+        reading = Reading(run, gpu)
+        for instance in gpu.instances:
+            parts += (_mig_lines(reading, instance), _MIG_RULE)
+    return parts if len(parts) > 1 else [_MIG_TITLE, _NO_MIG, _RULE]
+
+
+def _mig_lines(reading: Reading, instance: MigInstance) -> str:
+    facts, mib = instance.facts, reading.run.mib
+    used, _ = log_groups.memory_of(reading, instance)
+    errors = "0" if reading.profile.ecc else "N/A"
+    return (
+        f"|{reading.run.index(reading.gpu):>3}{facts.gpu_instance:>5}{facts.compute_instance:>4}{instance.index:>4}  |"
+        f"{mib(used):>16}MiB / {mib(instance.total):>5}MiB    |{facts.multiprocessors:>3}{errors:>7} |"
+        f"{facts.copy_engines:>3}{facts.encoders:>4}{facts.decoders:>5}{facts.ofa:>5}{facts.jpeg:>5} |\n"
+        f"|{'':18}|{mib(instance.bar1_used):>16}MiB / {facts.bar1_mib:>5}MiB    |{'':11}|{'':23}|\n"
+    )
