@@ -40,7 +40,9 @@ class MigInstance:
         )
 
     def __repr__(self) -> str:
-        return f"<MigInstance {self.facts.name} {self.facts.gpu_instance}/{self.facts.compute_instance} of {self.gpu!r}>"
+        return (
+            f"<MigInstance {self.facts.name} {self.facts.gpu_instance}/{self.facts.compute_instance} of {self.gpu!r}>"
+        )
 
 
 def instances_of(gpu: Gpu) -> tuple[MigInstance, ...]:

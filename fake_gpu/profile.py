@@ -132,6 +132,8 @@ class Profile(_Table, frozen=True, kw_only=True):
     """A monitor is attached and its memory in use."""
     has_serial: bool = False
     nvlinks: Count = 0
+    nvlinks_active: bool = True
+    """Whether the links are connected to another card."""
     vbios: str = "00.00.00.00.00"
     part_number: str | None = None
     smi: dict[str, str] = {}

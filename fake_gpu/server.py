@@ -23,7 +23,7 @@ from fake_gpu.clock import Cancel
 from fake_gpu.nvml.abi import checksum
 from fake_gpu.nvml.codes import CODES
 from fake_gpu.nvml.dispatch import NEVER, BadRequest, Session, failure
-from fake_gpu.smi.execution import broken, execute
+from fake_gpu.smi.execution import Execution, broken, execute
 
 if TYPE_CHECKING:
     from fake_gpu.driver import Driver
@@ -87,7 +87,7 @@ class Server:
         self._connections: dict[int, Connection] = {}
         self._sessions: dict[int, Session] = {}
         self._session_of: dict[int, int] = {}  # PIDs of clients by their pidfds
-        self._late: list[tuple[int, int, Connection, bytes]] = []
+        self._late: list[tuple[int, int, Connection, Callable[[], None]]] = []
         self._sequence = itertools.count()
         self._watched: set[int] = set()
         self._stopping = False
@@ -272,16 +272,7 @@ class Server:
 
     def _answer(self, connection: Connection, frame: bytes) -> None:
         if connection.role == "S":
-            try:
-                execution = execute(self._driver, frame, connection.pid)
-            except BadRequest:
-                raise
-            except Exception as error:
-                self._driver.keep(error)
-                execution = broken()
-            if execution.at_once:
-                self._send(connection, execution.at_once)
-            self._send_after(connection, execution.orders, execution.delay_ns)
+            self._obey(connection, lambda: execute(self._driver, frame, connection.pid))
             return
         if connection.mismatch:
             self._send(connection, _U32.pack(4) + _MISMATCH)
@@ -297,26 +288,47 @@ class Server:
             reply, delay = failure("UNKNOWN"), 0
         self._send_after(connection, _U32.pack(len(reply)) + reply, delay)
 
-    def _send_after(self, connection: Connection, data: bytes, delay_ns: int) -> None:
+    def _obey(self, connection: Connection, asked: Callable[[], Execution]) -> None:
+        try:
+            execution = asked()
+        except BadRequest:
+            raise
+        except Exception as error:
+            self._driver.keep(error)
+            execution = broken()
+        if execution.at_once:
+            self._send(connection, execution.at_once)
+        self._send_after(connection, execution.orders, execution.delay_ns, execution)
+
+    def _send_after(self, connection: Connection, data: bytes, delay_ns: int, then: Execution | None = None) -> None:
         if delay_ns == 0:
-            self._send(connection, data)
-            return
+            self._deliver(connection, data, then)
+        else:
+            self._later(connection, delay_ns, lambda: self._deliver(connection, data, then))
+
+    def _later(self, connection: Connection, delay_ns: int, answer: Callable[[], None]) -> None:
         deadline = None if delay_ns == NEVER else self._driver.clock.monotonic_ns() + delay_ns
         if deadline is not None:
-            heapq.heappush(self._late, (deadline, next(self._sequence), connection, data))
+            heapq.heappush(self._late, (deadline, next(self._sequence), connection, answer))
         connection.cancel_wait = self._driver.clock.client_waits(connection.pid, deadline, self.wake)
+
+    def _deliver(self, connection: Connection, data: bytes, then: Execution | None) -> None:
+        self._send(connection, data)
+        if then is not None and then.again is not None:
+            again = then.again
+            self._later(connection, then.again_ns, lambda: self._obey(connection, again))
 
     def _answer_what_is_due(self) -> None:
         if not self._late:
             return
         now = self._driver.clock.monotonic_ns()
         while self._late and self._late[0][0] <= now:
-            _, _, connection, data = heapq.heappop(self._late)
+            _, _, connection, answer = heapq.heappop(self._late)
             if connection.socket.fileno() < 0:
                 continue  # it went away meanwhile
             connection.cancel_wait = None
             try:
-                self._send(connection, data)
+                answer()
             except OSError:
                 self._drop(connection)
 

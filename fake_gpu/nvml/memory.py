@@ -14,6 +14,8 @@ from fake_gpu.units import MIB
 _V1 = struct.Struct("<3Q")
 _V2 = struct.Struct("<I4x4Q")
 _V2_VERSION = 2 << 24 | _V2.size
+
+
 @nvml("nvmlDeviceGetMemoryInfo")
 def memory_info(call: Call, gpu: Gpu) -> bytes:
     """The first version of this call counts what is reserved as used."""

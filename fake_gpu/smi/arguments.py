@@ -14,15 +14,40 @@ TABLE, LIST, EXCLUDED, VERSION, HELP, LOG = "table", "list", "list-excluded", "v
 """Modes: what one run prints. A selective query's mode is the name of its option, a subcommand's its own name."""
 
 QUERIES: Final = frozenset(
-    "query-gpu query-compute-apps query-accounted-apps query-retired-pages query-remapped-rows "
-    "query-supported-clocks".split()
+    [
+        "query-gpu",
+        "query-compute-apps",
+        "query-accounted-apps",
+        "query-retired-pages",
+        "query-remapped-rows",
+        "query-supported-clocks",
+    ]
 )
 HELP_QUERIES: Final = frozenset(f"help-{query}" for query in QUERIES)
 
 DISPLAYS: Final = frozenset(
-    "MEMORY UTILIZATION ECC TEMPERATURE POWER CLOCK COMPUTE PIDS PERFORMANCE SUPPORTED_CLOCKS PAGE_RETIREMENT "
-    "ACCOUNTING ENCODER_STATS SUPPORTED_GPU_TARGET_TEMP VOLTAGE FBC_STATS ROW_REMAPPER GSP_FIRMWARE_VERSION "
-    "POWER_SMOOTHING POWER_PROFILES".split()
+    [
+        "MEMORY",
+        "UTILIZATION",
+        "ECC",
+        "TEMPERATURE",
+        "POWER",
+        "CLOCK",
+        "COMPUTE",
+        "PIDS",
+        "PERFORMANCE",
+        "SUPPORTED_CLOCKS",
+        "PAGE_RETIREMENT",
+        "ACCOUNTING",
+        "ENCODER_STATS",
+        "SUPPORTED_GPU_TARGET_TEMP",
+        "VOLTAGE",
+        "FBC_STATS",
+        "ROW_REMAPPER",
+        "GSP_FIRMWARE_VERSION",
+        "POWER_SMOOTHING",
+        "POWER_PROFILES",
+    ]
 )
 """What -d takes."""
 

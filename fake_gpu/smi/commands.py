@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from fake_gpu.smi.arguments import HELP, Request, RefusedError, number, words
+from fake_gpu.smi.arguments import HELP, RefusedError, Request, number, words
 
 COMMANDS: Final = frozenset({"dmon", "pmon", "topo", "nvlink"})
 MONITORS: Final = frozenset({"dmon", "pmon"})
@@ -36,7 +36,9 @@ def _monitor(command: str, arguments: tuple[str, ...]) -> Request:
         if not equals:
             value = rest.pop() if rest else ""
         if not value:
-            raise RefusedError(f"ERROR: Option {spelled} requires an argument. Please run 'nvidia-smi {command} -h'.\n\n")
+            raise RefusedError(
+                f"ERROR: Option {spelled} requires an argument. Please run 'nvidia-smi {command} -h'.\n\n"
+            )
         given[option] = value
     seconds = number("-d", given.get("-d", "1"))
     metrics = given.get("-s", _USUAL_METRICS[command])

@@ -19,6 +19,7 @@ CONDITIONS: Final = frozenset({"", "tlimit", "absolute", "remapped", "no-remappe
 GROUPS: Final = frozenset({"@mig_devices", "@processes", "@supported_clocks"})
 
 _INDENT: Final = 4
+_BETWEEN: Final = re.compile(r" \|(?= )")
 _FIELD: Final = re.compile(r"(.*?)\{(-?)([\w.]+)\}(.*)", re.DOTALL)
 
 
@@ -86,7 +87,7 @@ def parse(text: str) -> list[Node]:
 
 
 def _node(line: str, number: int) -> Node:
-    parts = [_unquoted(part.strip(" ")) for part in f"{line} ".split(" | ")]
+    parts = [_unquoted(part.strip(" ")) for part in _BETWEEN.split(f"{line} ")]
     if not 2 <= len(parts) <= 4:
         raise InvalidValue(f"line {number} of the log is not `label | element | value`: {line!r}")
     label, tag, *rest = parts

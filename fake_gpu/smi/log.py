@@ -28,14 +28,26 @@ SECTIONS: Final[dict[str, frozenset[str]]] = {
     "TEMPERATURE": frozenset({"temperature"}),
     "POWER": frozenset({"power_readings", "gpu_power_readings", "gpu_memory_power_readings", "module_power_readings"}),
     "CLOCK": frozenset(
-        "clocks applications_clocks default_applications_clocks deferred_clocks max_clocks max_customer_boost_clocks "
-        "clock_policy".split()
+        [
+            "clocks",
+            "applications_clocks",
+            "default_applications_clocks",
+            "deferred_clocks",
+            "max_clocks",
+            "max_customer_boost_clocks",
+            "clock_policy",
+        ]
     ),
     "COMPUTE": frozenset({"compute_mode"}),
     "PIDS": frozenset({"processes"}),
     "PERFORMANCE": frozenset(
-        "performance_state clocks_event_reasons clocks_throttle_reasons clocks_event_reasons_counters "
-        "sparse_operation_mode".split()
+        [
+            "performance_state",
+            "clocks_event_reasons",
+            "clocks_throttle_reasons",
+            "clocks_event_reasons_counters",
+            "sparse_operation_mode",
+        ]
     ),
     "SUPPORTED_CLOCKS": frozenset({"supported_clocks"}),
     "PAGE_RETIREMENT": frozenset({"retired_pages"}),

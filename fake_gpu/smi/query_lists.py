@@ -32,11 +32,17 @@ _CARD: Final = (
     Column("gpu_serial", "", lambda entry: entry.reading.gpu.serial),
     Column("gpu_uuid", "", lambda entry: entry.reading.gpu.uuid),
 )
-_ROWS: Final = (
-    "remapped_rows.correctable remapped_rows.uncorrectable remapped_rows.pending remapped_rows.failure "
-    "remapped_rows.histogram.max remapped_rows.histogram.high remapped_rows.histogram.partial "
-    "remapped_rows.histogram.low remapped_rows.histogram.none"
-).split()
+_ROWS: Final = [
+    "remapped_rows.correctable",
+    "remapped_rows.uncorrectable",
+    "remapped_rows.pending",
+    "remapped_rows.failure",
+    "remapped_rows.histogram.max",
+    "remapped_rows.histogram.high",
+    "remapped_rows.histogram.partial",
+    "remapped_rows.histogram.low",
+    "remapped_rows.histogram.none",
+]
 
 COLUMNS: Final[dict[str, tuple[Column, ...]]] = {
     "query-accounted-apps": (

@@ -26,6 +26,12 @@ _FIRST_THAT_ROUNDS: Final = 545
 """Drivers 515 and 535 cut MiB, 570 and later round them up; those between nobody has looked at."""
 
 
+def cuts_mib(driver_version: str) -> bool:
+    """Whether a driver cuts MiB, instead of rounding them up."""
+    major = driver_version.split(".")[0]
+    return major.isdigit() and int(major) < _FIRST_THAT_ROUNDS
+
+
 class Output(NamedTuple):
     """What is printed to stdout, and the exit status."""
 
@@ -82,8 +88,7 @@ class Run:
 
     @cached_property
     def _cuts(self) -> bool:
-        major = self.driver_version.split(".")[0]
-        return major.isdigit() and int(major) < _FIRST_THAT_ROUNDS
+        return cuts_mib(self.driver_version)
 
     @cached_property
     def timestamp(self) -> str:

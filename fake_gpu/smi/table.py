@@ -31,7 +31,9 @@ _MIG_TITLE: Final = (
 )
 _MIG_RULE: Final = "+" + "-" * 18 + "+" + "-" * 34 + "+" + "-" * 11 + "+" + "-" * 23 + "+\n"
 _MIG_HEADINGS: Final = (
-    _MIG_TITLE + _MIG_RULE + "| GPU  GI  CI  MIG |              Shared Memory-Usage |        Vol|        Shared         |\n"
+    _MIG_TITLE
+    + _MIG_RULE
+    + "| GPU  GI  CI  MIG |              Shared Memory-Usage |        Vol|        Shared         |\n"
     "|      ID  ID  Dev |                Shared BAR1-Usage | SM     Unc| CE ENC  DEC  OFA  JPG |\n"
     "|                  |                                  |        ECC|                       |\n"
     "|==================+==================================+===========+=======================|\n"

@@ -49,7 +49,8 @@ def _matrix(run: Run) -> Output:
 def _connection(gpu: Gpu, other: Gpu) -> str:
     if gpu is other:
         return " X "
-    links = min(gpu.profile.nvlinks, other.profile.nvlinks)
+    connected = gpu.profile.nvlinks_active and other.profile.nvlinks_active
+    links = min(gpu.profile.nvlinks, other.profile.nvlinks) if connected else 0
     return f"NV{links}" if links else "NODE"
 
 
@@ -63,5 +64,7 @@ def _links(run: Run, gpu: Gpu) -> str:
         return head + "Nvlink queries are not supported for Devices in MIG mode\n"
     if not gpu.profile.nvlinks:
         return head + "Device does not have or support Nvlink\n"
+    if not gpu.profile.nvlinks_active:
+        return head + "NVML: Unable to retrieve Nvlink information as all links are inActive\n"
     speed = _LINK_SPEEDS.get(gpu.profile.architecture, "20")
     return head + "".join(f"\t Link {link}: {speed} GB/s\n" for link in range(gpu.profile.nvlinks))
