@@ -59,7 +59,7 @@ class Activity:
     clocks_mhz: dict[str, int] = field(default_factory=dict)
     """MHz of "graphics", "sm", "memory" and "video" where they are neither idle nor at their highest."""
     said: dict[str, str] = field(default_factory=dict)
-    """What nvidia-smi prints for these fields of --query-gpu, whatever else holds: {"encoder.stats.sessionCount": "2"}."""
+    """What nvidia-smi prints for these fields, whatever else holds: {"pcie.replays": "2"}."""
 
 
 class Gpu:

@@ -94,8 +94,9 @@ def _architecture(fields: dict[str, str]) -> tuple[Architecture, tuple[int, int]
     major, _, minor = of(fields, "compute_cap").partition(".")
     if major.isdigit() and minor.isdigit():
         known = (int(major), int(minor))
-        found = next((name for least, name in _BY_CAPABILITY if known >= least), "kepler")
-        return found, known
+        for least, name in _BY_CAPABILITY:
+            if known >= least:
+                return name, known
     named = of(fields, "architecture").lower().split(" ")[0]
     for least, name in _BY_CAPABILITY:
         if name == named:
@@ -133,7 +134,7 @@ def watts(fields: dict[str, str], name: str) -> float:
 def _power(fields: dict[str, str]) -> Power:
     default = watts(fields, "power.default_limit") or watts(fields, "power.limit")
     return Power(
-        idle=watts(fields, "power.draw"),
+        idle=watts(fields, "power.draw") or watts(fields, "power.draw.average"),
         default_limit=default,
         min_limit=min(default, watts(fields, "power.min_limit")),
         max_limit=max(default, watts(fields, "power.max_limit")),
@@ -193,7 +194,7 @@ def plain(text: str) -> str:
 
 
 def quoted(profile: Profile, reading: Reading, fields: dict[str, str]) -> Profile:
-    """The profile with what nvidia-smi says otherwise than it would follow from the facts. `reading`: of such a card."""
+    """The profile with what nvidia-smi says otherwise than the facts have it. `reading`: of such a card."""
     smi = dict(profile.smi)
     for name, text in fields.items():
         column = columns().get(name)
