@@ -12,8 +12,7 @@ from fake_gpu.profile import Profile
 
 _BARE_KEY: Final = re.compile(r"[A-Za-z0-9_-]+")
 _HEXADECIMAL: Final = frozenset({"device_id", "subsystem_id"})
-_INLINE: Final = frozenset({"graphics", "sm", "memory", "video"})
-"""Tables inside `clocks`, which are short."""
+_LOG_COMMENT: Final = "# nvidia-smi -q: label | element of -q -x | value; {field} is what the card says now."
 
 
 def to_toml(profile: Profile, source: str) -> str:
@@ -28,10 +27,7 @@ def to_toml(profile: Profile, source: str) -> str:
     lines = [f"# {source}"]
     lines += [f"{key} = {_value(key, value)}" for key, value in values.items() if not isinstance(value, dict)]
     if log is not None:
-        lines += [
-            "# What nvidia-smi -q prints: label | element of -q -x | value; {field} is what the card says now.",
-            "log = '''",
-        ]
+        lines += [_LOG_COMMENT, "log = '''"]
         lines += [*log.rstrip("\n").split("\n"), "'''"]
     for key, value in values.items():
         if isinstance(value, dict) and value:

@@ -31,7 +31,7 @@ def _told(message: str, text: str) -> str:
 
 
 def place(text: str, key: str) -> str:
-    """Such as " (line 12)": where a key such as "memory.total_mib" stands, or the table that lacks it; "" for neither."""
+    """Such as " (line 12)": where "memory.total_mib" stands, or the table that lacks it; "" for neither."""
     *tables, last = re.sub(r"\[[^]]*\]", "", key).split(".")
     inside: tuple[str, ...] = ()
     table_line = 0
