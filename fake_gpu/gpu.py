@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from fake_gpu.errors import DriverStateError, InvalidValue
 from fake_gpu.mig import MigInstance, instances_of
+from fake_gpu.process import NO_NAME
 from fake_gpu.profile import Profile
 from fake_gpu.units import MIB, Size, format_size, parse_size
+from fake_gpu.view import Listed, View
 
 if TYPE_CHECKING:
     from fake_gpu.driver import Driver
@@ -84,6 +86,7 @@ class Gpu:
         "profile",
         "serial",
         "uuid",
+        "view",
     )
 
     def __init__(
@@ -116,6 +119,8 @@ class Gpu:
             pstate=profile.idle_pstate,
             fan_percent=profile.fan_idle_percent,
         )
+        self.view = View()
+        """What clients are told of it."""
         self._total, self._reserved = total, reserved
         self._unlisted = 0
         self._presence = Presence.PRESENT
@@ -240,6 +245,18 @@ class Gpu:
         """The living processes that hold memory here and how many bytes, oldest first. A dead one has left the list."""
         with self.driver.lock:
             return [(p, p.held_at(self, now_ns)) for p in self._holders if p.alive_in_model]
+
+    def listed_at(self, now_ns: int) -> list[Listed]:
+        """`processes_at` as clients are told of it."""
+        view = self.view
+        if not view.processes:
+            return []
+        return [
+            Listed(process, process.pid, process.name, size if view.process_memory else None)
+            if view.host_pids_from is None
+            else Listed(process, process.pid + view.host_pids_from, NO_NAME, size if view.process_memory else None)
+            for process, size in self.processes_at(now_ns)
+        ]
 
     @property
     def processes(self) -> list[Process]:

@@ -38,6 +38,7 @@ class Card:
     minor_number: int
     said: dict[str, str] = field(default_factory=dict)
     instance_uuids: tuple[str, ...] = ()
+    tells_memory: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +141,7 @@ def _card(index: int, log: Log, states: dict[str, Seen], shots: tuple[Shot, ...]
         number(fields.get("minor_number", str(index))),
         {name: fields[name] for name in _OF_ONE_CARD if name in fields} | _affinity(index, shots),
         uuids,
+        tells_memory=optional(fields, "memory.used") is not None,
     )
     return replace(card, profile=_checked_against(card, log, merged))
 
@@ -203,6 +205,8 @@ def add_card(driver: Driver, card: Card) -> Gpu:
     taken = any(gpu.uuid == card.uuid for gpu in driver.gpus)
     gpu = driver.add_gpu(card.profile, uuid=None if taken or not card.uuid else card.uuid)
     gpu.serial = card.serial
+    gpu.view.process_memory = card.profile.smi.get("driver_model.current") != "WDDM"
+    gpu.view.memory = card.tells_memory
     gpu.minor_number = card.minor_number
     domain, bus, device = card.bus_id.rpartition(".")[0].split(":")
     gpu.pci_domain, gpu.pci_bus, gpu.pci_device = int(domain, 16), int(bus, 16), int(device, 16)

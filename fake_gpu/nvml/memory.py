@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 
 from fake_gpu.derived import bar1_used
-from fake_gpu.gpu import Gpu
+from fake_gpu.gpu import Gpu, Memory
 from fake_gpu.nvml.codes import NvmlError
 from fake_gpu.nvml.dispatch import Call, nvml
 from fake_gpu.nvml.pack import number
@@ -16,10 +16,16 @@ _V2 = struct.Struct("<I4x4Q")
 _V2_VERSION = 2 << 24 | _V2.size
 
 
+def _memory(call: Call, gpu: Gpu) -> Memory:
+    if not gpu.view.memory:
+        raise NvmlError("NOT_SUPPORTED")
+    return gpu.memory_at(call.now_ns)
+
+
 @nvml("nvmlDeviceGetMemoryInfo")
 def memory_info(call: Call, gpu: Gpu) -> bytes:
     """The first version of this call counts what is reserved as used."""
-    total, reserved, used, free = gpu.memory_at(call.now_ns)
+    total, reserved, used, free = _memory(call, gpu)
     return _V1.pack(total, free, used + reserved)
 
 
@@ -27,7 +33,7 @@ def memory_info(call: Call, gpu: Gpu) -> bytes:
 def memory_info_v2(call: Call, gpu: Gpu, request: bytes) -> bytes:
     if int.from_bytes(request[:4], "little") != _V2_VERSION:
         raise NvmlError("ARGUMENT_VERSION_MISMATCH")
-    total, reserved, used, free = gpu.memory_at(call.now_ns)
+    total, reserved, used, free = _memory(call, gpu)
     return _V2.pack(_V2_VERSION, total, reserved, free, used)
 
 

@@ -15,10 +15,10 @@ def _unless_mig(reading: Reading, percent: int) -> Value:
 
 
 MEMORY: Final[tuple[Column, ...]] = (
-    live("memory.total", "MiB", lambda r: r.run.mib(r.memory.total)),
-    live("memory.reserved", "MiB", lambda r: r.run.mib(r.memory.reserved)),
-    live("memory.used", "MiB", lambda r: r.run.mib(r.memory.used)),
-    live("memory.free", "MiB", lambda r: r.run.mib(r.memory.free)),
+    live("memory.total", "MiB", lambda r: r.run.mib(r.memory.total) if r.gpu.view.memory else None),
+    live("memory.reserved", "MiB", lambda r: r.run.mib(r.memory.reserved) if r.gpu.view.memory else None),
+    live("memory.used", "MiB", lambda r: r.run.mib(r.memory.used) if r.gpu.view.memory else None),
+    live("memory.free", "MiB", lambda r: r.run.mib(r.memory.free) if r.gpu.view.memory else None),
     fixed("compute_mode", "", "Default"),
     live("compute_cap", "", lambda r: "{}.{}".format(*r.profile.compute_capability)),
     live("utilization.gpu", "%", lambda r: _unless_mig(r, r.gpu.activity.gpu_percent)),

@@ -10,6 +10,7 @@ from fake_gpu.mig import MigInstance
 from fake_gpu.process import Process
 from fake_gpu.smi.run import Reading
 from fake_gpu.units import MIB
+from fake_gpu.view import Listed
 
 _WIDTH: Final = 55
 _PROCESS_WIDTH: Final = 42
@@ -47,12 +48,12 @@ def xml(group: str, depth: int, reading: Reading) -> Iterator[str]:
     yield f"{indent}</{name}>\n"
 
 
-def listed(reading: Reading) -> list[tuple[Process, str]]:
+def listed(reading: Reading) -> list[tuple[Listed, str]]:
     """The living processes in the order of their PIDs, and what is said of their memory."""
     run, gpu = reading.run, reading.gpu
-    known = run.measures(gpu) and not hides_memory(reading)
-    pairs = sorted(gpu.processes_at(run.now_ns), key=lambda pair: pair[0].pid)
-    return [(process, f"{run.mib(held)} MiB" if known else "N/A") for process, held in pairs]
+    known = run.measures(gpu)
+    rows = sorted(gpu.listed_at(run.now_ns), key=lambda one: one.pid)
+    return [(one, f"{run.mib(one.size)} MiB" if known and one.size is not None else "N/A") for one in rows]
 
 
 def hides_memory(reading: Reading) -> bool:
@@ -166,28 +167,28 @@ def _processes_text(reading: Reading) -> Iterator[str]:
         yield _line(1, "Processes", "None")
         return
     yield "    Processes\n"
-    for process, memory in rows:
-        instance, compute = place(process)
+    for one, memory in rows:
+        instance, compute = place(one.process)
         said = WDDM_MEMORY if hides_memory(reading) else memory
         yield _line(2, "GPU instance ID", instance, _PROCESS_WIDTH)
         yield _line(2, "Compute instance ID", compute, _PROCESS_WIDTH)
-        yield _line(2, "Process ID", str(process.pid), _PROCESS_WIDTH)
-        yield _line(3, "Type", process.compute_type, _PROCESS_WIDTH)
-        yield _line(3, "Name", process.name, _PROCESS_WIDTH)
+        yield _line(2, "Process ID", str(one.pid), _PROCESS_WIDTH)
+        yield _line(3, "Type", one.process.compute_type, _PROCESS_WIDTH)
+        yield _line(3, "Name", one.name, _PROCESS_WIDTH)
         yield _line(3, "Used GPU Memory", said, _PROCESS_WIDTH)
 
 
 def _processes_xml(reading: Reading, depth: int) -> Iterator[str]:
     indent = "\t" * depth
-    for process, memory in listed(reading):
-        instance, compute = place(process)
+    for one, memory in listed(reading):
+        instance, compute = place(one.process)
         yield f"{indent}<process_info>\n"
         for tag, value in (
             ("gpu_instance_id", instance),
             ("compute_instance_id", compute),
-            ("pid", str(process.pid)),
-            ("type", process.compute_type),
-            ("process_name", process.name),
+            ("pid", str(one.pid)),
+            ("type", one.process.compute_type),
+            ("process_name", one.name),
             ("used_memory", memory),
         ):
             yield f"{indent}\t<{tag}>{escape(value)}</{tag}>\n"

@@ -115,10 +115,10 @@ def _process_round(run: Run, metrics: str, stamp: str, stamps: str) -> Output:
     def rows(reading: Reading) -> Iterator[str]:
         index = run.index(reading.gpu)
         listed = log_groups.listed(reading)
-        for process, held in listed:
-            shown = [_percent(process, name) for name in engines]
+        for one, held in listed:
+            shown = [_percent(one.process, name) for name in engines]
             shown += [held.split()[0] if held[0].isdigit() else "-", "0"][: len(memory)]
-            yield _process_line(stamp, index, str(process.pid), process.compute_type, shown, process.name)
+            yield _process_line(stamp, index, str(one.pid), one.process.compute_type, shown, one.name)
         if not listed:
             yield _process_line(stamp, index, "-", "-", ["-"] * len(engines + memory), "-")
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Final
 
 from fake_gpu.mig import MigInstance
-from fake_gpu.process import Process
 from fake_gpu.smi import log_groups
 from fake_gpu.smi.ctime import ctime
 from fake_gpu.smi.failures import report
 from fake_gpu.smi.run import Output, Reading, Run
+from fake_gpu.view import Listed
 
 _RULE: Final = "+" + "-" * 89 + "+\n"
 _GPU_RULE: Final = "+" + "-" * 41 + "+" + "-" * 24 + "+" + "-" * 22 + "+\n"
@@ -55,9 +55,9 @@ def render(run: Run) -> Output:
     parts += _mig_box(run)
     parts.append(_PROCESS_HEADINGS)
     lines = [
-        _process_line(run.index(gpu), process, held.replace(" ", ""))
+        _process_line(run.index(gpu), one, held.replace(" ", ""))
         for gpu in run.gpus
-        for process, held in log_groups.listed(Reading(run, gpu))
+        for one, held in log_groups.listed(Reading(run, gpu))
     ]
     parts += lines or [_NO_PROCESSES]
     parts.append(_RULE)
@@ -94,7 +94,7 @@ def _status(reading: Reading, measured: bool) -> str:
 
 
 def _memory(reading: Reading, measured: bool) -> str:
-    if not measured:
+    if not measured or not reading.gpu.view.memory:
         return f" {'Not Supported':<23}"
     memory = reading.memory
     return f"{reading.run.mib(memory.used):8d}MiB / {reading.run.mib(memory.total):6d}MiB "
@@ -116,14 +116,14 @@ def _mig(reading: Reading) -> str:
     return {None: "N/A", False: "Disabled", True: "Enabled"}[reading.profile.mig]
 
 
-def _process_line(index: int, process: Process, held: str) -> str:
-    name = process.name
+def _process_line(index: int, listed: Listed, held: str) -> str:
+    name = listed.name
     if len(name) > _PROCESS_NAME_LONGEST:
         name = "..." + name[3 - _PROCESS_NAME_LONGEST :]
     # In the middle of their columns: N/A fills three places, a number the first two.
-    instance, compute = (f"{one:>2} " if one.isdigit() else one for one in log_groups.place(process))
+    instance, compute = (f"{one:>2} " if one.isdigit() else one for one in log_groups.place(listed.process))
     return (
-        f"| {index:4d}   {instance}  {compute}    {process.pid:>12}   {process.compute_type:>4}   "
+        f"| {index:4d}   {instance}  {compute}    {listed.pid:>12}   {listed.process.compute_type:>4}   "
         f"{name:<38}{held:>8} |\n"
     )
 
