@@ -74,7 +74,7 @@ def _details(name: str, machine: Machine, comparisons: list[Comparison]) -> Iter
     yield from (f"## {name}", "", f"{cards}, driver {machine.driver_version}.", "")
     yield from ("| state | command | lines | identical | share |", "| --- | --- | ---: | ---: | ---: |")
     for one in comparisons:
-        yield f"| {one.shot.state} | `{one.shot.command}` | {one.lines} | {one.same} | {_percent(one.same, one.lines)} |"
+        yield f"| {one.shot.state} | `{one.shot.command}` | {_figures([one])} |"
     yield ""
     for one in comparisons:
         if not one.different:

@@ -181,7 +181,7 @@ def test_bad_arguments(driver: Driver, command: tuple[str, ...], said: str) -> N
     assert driver.calls[-1].covered
 
 
-@pytest.mark.parametrize("command", [("dmon", "-c", "1"), ("--nonsense",), ("-L=1",)])
+@pytest.mark.parametrize("command", [("vgpu",), ("--nonsense",), ("-L=1",)])
 def test_what_is_not_covered_is_refused_and_says_so_in_the_log(driver: Driver, command: tuple[str, ...]) -> None:
     done = nvidia_smi(*command)
     assert done.returncode == 2

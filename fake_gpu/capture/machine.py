@@ -184,7 +184,10 @@ def _of_gpu(index: int, text: str) -> str:
 def _nvlinks(index: int, shots: tuple[Shot, ...]) -> tuple[int, bool]:
     text = _of_gpu(index, _static(shots, "nvlink", "-s"))
     links = len(re.findall(r"^\s*Link \d+:", text, re.MULTILINE))
-    return (1, False) if "inActive" in text else (links, True)
+    if "inActive" in text:
+        return 1, False
+    bonded = [int(count) for count in re.findall(r"\bNV(\d+)\b", "\t".join(_topology(index, shots)))]
+    return max([links, *bonded]), True
 
 
 def _listed(index: int, shots: tuple[Shot, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -193,11 +196,14 @@ def _listed(index: int, shots: tuple[Shot, ...]) -> tuple[tuple[str, ...], tuple
 
 
 def _affinity(index: int, shots: tuple[Shot, ...]) -> dict[str, str]:
-    rows = [line.split("\t") for line in _static(shots, "topo", "-m").split("\n")]
-    for row in rows:
-        if row[0] == f"GPU{index}" and len(row) > 3:
-            return {"cpu_affinity": row[-4]}
-    return {}
+    row = _topology(index, shots)
+    return {"cpu_affinity": row[-4]} if len(row) > 3 else {}
+
+
+def _topology(index: int, shots: tuple[Shot, ...]) -> list[str]:
+    """The row of one GPU in the matrix."""
+    rows = (line.split("\t") for line in _static(shots, "topo", "-m").split("\n"))
+    return next((row for row in rows if row[0] == f"GPU{index}"), [])
 
 
 def add_card(driver: Driver, card: Card) -> Gpu:

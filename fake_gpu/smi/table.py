@@ -49,7 +49,7 @@ def render(run: Run) -> Output:
     reports = [report(gpu, error) for gpu in run.gpus if (error := run.failure(gpu))]
     if reports:
         return Output("".join(text for text, _ in reports), reports[-1][1])
-    parts = [f"{ctime(run)}       \n", _RULE, _versions(run), _HEADINGS]
+    parts = [f"{ctime(run)}       \n", _RULE, _versions(run), _headings(run)]
     for gpu in run.gpus:
         parts += (_gpu_lines(Reading(run, gpu), measured=run.measures(gpu)), _GPU_RULE)
     parts += _mig_box(run)
@@ -70,13 +70,19 @@ def _versions(run: Run) -> str:
     return f"| NVIDIA-SMI {driver:<23}Driver Version: {driver:<15}CUDA Version: {cuda:<9}|\n"
 
 
+def _headings(run: Run) -> str:
+    on_windows = any(log_groups.hides_memory(Reading(run, gpu)) for gpu in run.gpus)
+    return _HEADINGS.replace("Persistence-M |", " Driver-Model |") if on_windows else _HEADINGS
+
+
 def _gpu_lines(reading: Reading, *, measured: bool) -> str:
     gpu, profile = reading.gpu, reading.profile
     name = gpu.name if len(gpu.name) <= _NAME_WIDTH else gpu.name[: _NAME_WIDTH - 3] + "..."
     persistence = "On" if profile.persistence else "Off"
     display = "On" if profile.display else "Off"
+    mode = "  WDDM " if log_groups.hides_memory(reading) else f"    {persistence:<3}"
     return (
-        f"| {reading.run.index(gpu):3d}  {name:<{_NAME_WIDTH}}    {persistence:<3} |   {gpu.pci_bus_id} {display:>3} "
+        f"| {reading.run.index(gpu):3d}  {name:<{_NAME_WIDTH}}{mode} |   {gpu.pci_bus_id} {display:>3} "
         f"| {_ecc(reading):>20} |\n"
         f"|{_status(reading, measured)}|{_memory(reading, measured)}"
         f"|{_utilization(reading, measured):>8}{'Default':>13} |\n"

@@ -1,0 +1,163 @@
+"""Outputs read back: what one fake prints, another that is made of it prints again. No real card's output is needed."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from fake_gpu import Driver, Gpu, InvalidValue, Ramp, platforms
+from fake_gpu.capture import Machine, read_machine
+from fake_gpu.capture.compare import compared
+from fake_gpu.profile import load_profile, read_profile
+from fake_gpu.profile_file import to_toml
+from fake_gpu.smi.answer import answer
+from fake_gpu.smi.query_gpu import COLUMNS
+
+QUERY = f"--query-gpu={','.join(column.name for column in COLUMNS)}"
+APPS = "--query-compute-apps=timestamp,gpu_uuid,pid,name,used_memory"
+COMMANDS = (
+    ("--version",),
+    ("-L",),
+    ("topo", "-m"),
+    ("nvlink", "-s"),
+    (),
+    ("-q",),
+    (QUERY, "--format=csv"),
+    (APPS, "--format=csv"),
+    ("--query-retired-pages=gpu_uuid,retired_pages.cause", "--format=csv"),
+    ("pmon", "-c", "1"),
+    ("dmon", "-c", "1"),
+)
+
+
+def busy_machine() -> Driver:
+    """Three cards, of which one is partitioned; processes on two of them, one on both; a load that the model knows."""
+    driver = Driver(driver_version="595.71.05", cuda_version=(13, 2))
+    first, second, third = driver.add_gpu("h200"), driver.add_gpu("rtx-4090"), driver.add_gpu("h200")
+    platforms.partition(third, "3g.71gb", "1g.18gb")
+    driver.process({first: "10 GiB", second: "1 GiB"}, name="/usr/bin/both", pid=77)
+    driver.process(second, "300 MiB", name="/usr/lib/xorg/Xorg", pid=12, compute_type="G")
+    driver.process(third, "4 GiB", name="tenant", pid=99).run_in(third.instances[1])
+    first.hold_unlisted("123.4 MiB")
+    first.activity.gpu_percent, first.activity.power, first.activity.clocks_mhz["sm"] = 97, 612.34, 1815
+    second.activity.said["encoder.stats.sessionCount"] = "2"
+    driver.wall_time = lambda: 1_783_116_646.1095  # type: ignore[method-assign]
+    return driver
+
+
+def capture_of(driver: Driver, path: Path) -> Path:
+    rule = "#" * 80
+    parts = ["# a capture\n"]
+    for command in COMMANDS:
+        text = answer(driver, *command).text
+        parts.append(f"{rule}\n# load :: {command}\n# $ nvidia-smi {' '.join(command)}\n{rule}\n{text}\n\n")
+    path.write_text("".join(parts), encoding="utf-8")
+    return path
+
+
+def test_a_capture_comes_out_again(tmp_path: Path) -> None:
+    machine = read_machine(capture_of(busy_machine(), tmp_path / "capture.txt"))
+    assert len(machine.cards) == 3
+    different = {one.shot.command: one.different for one in compared(machine) if one.different}
+    assert different == {}
+
+
+@pytest.mark.parametrize("arguments", [("-q",), ("-q", "-x")])
+def test_one_output_is_enough_for_the_others(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    driver = busy_machine()
+    path = tmp_path / "output"
+    path.write_text(answer(driver, *arguments).text, encoding="utf-8")
+    again = read_machine(path).driver()
+    again.wall_time = driver.wall_time  # type: ignore[method-assign]
+    for command in (("-q",), ("-q", "-x"), (APPS, "--format=csv")):
+        expected = answer(driver, *command).text
+        if arguments == ("-q",):  # which does not tell the clocks that a card can be set to
+            expected = re.sub(r"\t+<supported_mem_clock>\n.*\n.*</supported_mem_clock>\n", "", expected)
+        assert answer(again, *command).text == expected, command
+    fields = "name,memory.total,memory.reserved,memory.used,memory.free,utilization.gpu,clocks.sm,ecc.mode.current"
+    query = (f"--query-gpu={fields}", "--format=csv")
+    assert answer(again, *query).text == answer(driver, *query).text
+
+
+def gpu_of(machine: Machine, driver: Driver) -> Gpu:
+    return machine.add_to(driver)[1]
+
+
+def test_what_is_read_lives(tmp_path: Path, driver: Driver) -> None:
+    gpu = gpu_of(read_machine(capture_of(busy_machine(), tmp_path / "capture.txt")), driver)
+    used = gpu.memory.used
+    process = next(one for one in gpu.processes if one.pid == 12)
+    process.kill(reclaim=Ramp.immediate())
+    assert used - gpu.memory.used == 300 << 20
+    assert "Xorg" not in answer(driver, "-q").text
+
+
+def test_states(tmp_path: Path, driver: Driver) -> None:
+    machine = read_machine(capture_of(busy_machine(), tmp_path / "capture.txt"))
+    assert list(machine.states) == ["load"]
+    with pytest.raises(InvalidValue, match=r"no state 'idle'.* there are load"):
+        machine.add_to(driver, "idle")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("hello", "nothing that can be read"),
+        ("<?xml version='1.0'?><a/>", "not what `nvidia-smi -q -x` prints"),
+        ("<?xml version='1.0'?><a>", "no XML"),
+        ("<?xml version='1.0'?><!DOCTYPE a [<!ENTITY b 'c'>]><a/>", "declares entities"),
+        ("==============NVSMI LOG==============\n", "not what `nvidia-smi -q` prints"),
+        (f"{'#' * 80}\n# idle :: -L\n# $ nvidia-smi -L\n{'#' * 80}\nGPU 0: x\n", "has no output of `nvidia-smi -q`"),
+        ("<nvidia_smi_log><gpu id='x'><product_name>a</product_name></gpu></nvidia_smi_log>", "no total memory"),
+    ],
+)
+def test_what_cannot_be_read(tmp_path: Path, text: str, said: str) -> None:
+    path = tmp_path / "output"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(InvalidValue, match=said):
+        read_machine(path)
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(InvalidValue, match="No such file"):
+        read_machine(tmp_path / "missing.xml")
+
+
+# -- profiles as files
+
+
+@pytest.mark.parametrize("index", [0, 1, 2])
+def test_a_profile_is_written_and_read(tmp_path: Path, index: int) -> None:
+    profile = read_machine(capture_of(busy_machine(), tmp_path / "capture.txt")).cards[index].profile
+    path = tmp_path / "card.toml"
+    path.write_text(to_toml(profile, "a test"), encoding="utf-8")
+    assert read_profile(path) == profile
+    driver = Driver()
+    assert driver.add_gpu(str(path)).profile == driver.add_gpu(load_profile(path)).profile == profile
+
+
+GOOD = (Path(__file__).parents[1] / "fake_gpu" / "profiles" / "h200.toml").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("bar1_mib = 262144", "bar1_mb = 262144", r"unknown field `bar1_mb`.*\(line 17\)"),
+        ("total_mib = 143771", "total_mib = -1", r"`\$.memory.total_mib`.*\(line 15\)"),
+        ("nvlinks = 18", 'nvlinks = "many"', r"`\$.nvlinks`.*\(line 11\)"),
+        ("reserved_mib = 613.5", "reserved_mib = 143771", r"leaves nothing.*\(line 16\)"),
+        ("default_limit = 700", "default_limit = 900", r"power.default_limit lies outside.*\(line 27\)"),
+        ('"c2c.mode"', '"c2c.mod"', r"'c2c.mod', which is no field.*\(line 6\d\)"),
+        ("[memory]", "[memory", r"not valid: .*line 14"),
+        ("ecc = true", 'ecc = true\nlog = "a | b | {nothing}"', r"shows 'nothing'.*\(line 9\)"),
+        ("ecc = true", 'ecc = true\nlog = "  a | b"', r"line 1 of the log is indented.*\(line 9\)"),
+    ],
+)
+def test_a_profile_that_is_not_valid_is_refused_by_key_and_line(tmp_path: Path, old: str, new: str, said: str) -> None:
+    path = tmp_path / "card.toml"
+    assert old in GOOD
+    path.write_text(GOOD.replace(old, new, 1), encoding="utf-8")
+    with pytest.raises(InvalidValue, match=said):
+        load_profile(path)
