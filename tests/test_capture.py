@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from bench import fidelity
 from fake_gpu import Driver, Gpu, InvalidValue, Ramp, platforms
 from fake_gpu.capture import Machine, read_machine
 from fake_gpu.capture.compare import compared
@@ -161,3 +164,42 @@ def test_a_profile_that_is_not_valid_is_refused_by_key_and_line(tmp_path: Path, 
     path.write_text(GOOD.replace(old, new, 1), encoding="utf-8")
     with pytest.raises(InvalidValue, match=said):
         load_profile(path)
+
+
+# -- the commands
+
+
+def fake_gpu(*arguments: str) -> subprocess.CompletedProcess[str]:
+    code = "import sys; from pytest_vramsettle.cli import fake_gpu; fake_gpu()"
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+def test_profile_import_and_compare(tmp_path: Path) -> None:
+    output, target = tmp_path / "cards.xml", tmp_path / "card.toml"
+    output.write_text(answer(busy_machine(), "-q", "-x").text, encoding="utf-8")
+    done = fake_gpu("profile", "import", str(output), "-o", str(target), "--gpu", "1")
+    assert (done.returncode, done.stdout) == (0, f"{target}: NVIDIA GeForce RTX 4090, 24564 MiB\n")
+    assert load_profile(target).name == "NVIDIA GeForce RTX 4090"
+    done = fake_gpu("profile", "import", str(output), "-o", str(target))
+    assert (done.returncode, "is there already" in done.stderr) == (1, True)
+    done = fake_gpu("profile", "import", str(output), "--gpu", "9")
+    assert (done.returncode, "--gpu 9: " in done.stderr) == (1, True)
+    done = fake_gpu("profile", "compare", str(output))
+    lines = len(output.read_text(encoding="utf-8").splitlines())
+    assert (done.returncode, done.stdout) == (0, f"nvidia-smi -q -x: {lines} of {lines} lines\n")
+    output.write_text(output.read_text(encoding="utf-8").replace("<processes>", "<processes >", 1), encoding="utf-8")
+    done = fake_gpu("profile", "compare", str(output))
+    assert (done.returncode, "real: <processes >\n    fake: <processes>\n" in done.stdout) == (1, True)
+
+
+def test_the_page_of_comparisons(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert fidelity.main([str(tmp_path)]) == 2
+    assert "there is no output of real cards" in capsys.readouterr().err
+    capture_of(busy_machine(), tmp_path / "capture.txt")
+    (tmp_path / "other.txt").write_text("nothing", encoding="utf-8")
+    assert fidelity.main([str(tmp_path)]) == 0
+    page = capsys.readouterr().out
+    assert "| load | `nvidia-smi -q` | " in page
+    assert "- other.txt: other.txt is nothing that can be read" in page
