@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,6 +17,7 @@ from fake_gpu.profile import load_profile, read_profile
 from fake_gpu.profile_file import to_toml
 from fake_gpu.smi.answer import answer
 from fake_gpu.smi.query_gpu import COLUMNS
+from pytest_vramsettle import cli
 
 QUERY = f"--query-gpu={','.join(column.name for column in COLUMNS)}"
 APPS = "--query-compute-apps=timestamp,gpu_uuid,pid,name,used_memory"
@@ -169,29 +170,38 @@ def test_a_profile_that_is_not_valid_is_refused_by_key_and_line(tmp_path: Path, 
 # -- the commands
 
 
-def fake_gpu(*arguments: str) -> subprocess.CompletedProcess[str]:
-    code = "import sys; from pytest_vramsettle.cli import fake_gpu; fake_gpu()"
-    return subprocess.run(
-        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=60, check=False
-    )
+@pytest.fixture
+def fake_gpu(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, str, str]]:
+    """Runs the command in this process. Returns its exit status and what it wrote."""
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["fake-gpu", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            cli.fake_gpu()
+        written = capsys.readouterr()
+        return int(ended.value.code or 0), written.out, written.err
+
+    return run
 
 
-def test_profile_import_and_compare(tmp_path: Path) -> None:
+def test_profile_import_and_compare(tmp_path: Path, fake_gpu: Callable[..., tuple[int, str, str]]) -> None:
     output, target = tmp_path / "cards.xml", tmp_path / "card.toml"
     output.write_text(answer(busy_machine(), "-q", "-x").text, encoding="utf-8")
     done = fake_gpu("profile", "import", str(output), "-o", str(target), "--gpu", "1")
-    assert (done.returncode, done.stdout) == (0, f"{target}: NVIDIA GeForce RTX 4090, 24564 MiB\n")
+    assert done == (0, f"{target}: NVIDIA GeForce RTX 4090, 24564 MiB\n", "")
     assert load_profile(target).name == "NVIDIA GeForce RTX 4090"
     done = fake_gpu("profile", "import", str(output), "-o", str(target))
-    assert (done.returncode, "is there already" in done.stderr) == (1, True)
+    assert (done[0], "is there already" in done[2]) == (1, True)
     done = fake_gpu("profile", "import", str(output), "--gpu", "9")
-    assert (done.returncode, "--gpu 9: " in done.stderr) == (1, True)
+    assert (done[0], "--gpu 9: " in done[2]) == (1, True)
     done = fake_gpu("profile", "compare", str(output))
     lines = len(output.read_text(encoding="utf-8").splitlines())
-    assert (done.returncode, done.stdout) == (0, f"nvidia-smi -q -x: {lines} of {lines} lines\n")
+    assert done == (0, f"nvidia-smi -q -x: {lines} of {lines} lines\n", "")
     output.write_text(output.read_text(encoding="utf-8").replace("<processes>", "<processes >", 1), encoding="utf-8")
     done = fake_gpu("profile", "compare", str(output))
-    assert (done.returncode, "real: <processes >\n    fake: <processes>\n" in done.stdout) == (1, True)
+    assert (done[0], "real: <processes >\n    fake: <processes>\n" in done[1]) == (1, True)
 
 
 def test_the_page_of_comparisons(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

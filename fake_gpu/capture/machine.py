@@ -78,8 +78,11 @@ class Machine:
 
 def read_machine(path: str | Path) -> Machine:
     """The machine of `nvidia-smi -q -x`, of `nvidia-smi -q`, or of a capture file. Raises InvalidValue."""
-    what = Path(path)
-    shots = shots_of(read_file(what), str(what))
+    return machine_of(shots_of(read_file(Path(path)), str(path)), str(path))
+
+
+def machine_of(shots: tuple[Shot, ...], what: str) -> Machine:
+    """The machine of which these are the outputs. `what`: whence they are. Raises InvalidValue."""
     logs = {shot.state: _log(shot, what) for shot in shots if shot.option == "-q"}
     if not logs:
         raise InvalidValue(f"{what} has no output of `nvidia-smi -q` or `nvidia-smi -q -x`, which says most")
@@ -92,11 +95,11 @@ def read_machine(path: str | Path) -> Machine:
     return Machine(first.driver_version, first.cuda_version, cards, states, shots)
 
 
-def _log(shot: Shot, path: Path) -> Log:
+def _log(shot: Shot, what: str) -> Log:
     try:
         return read_xml(shot.text) if "-x" in shot.arguments else read_text(shot.text)
     except (InvalidValue, ValueError) as error:
-        raise InvalidValue(f"{path}, {shot.command}: {error}") from error
+        raise InvalidValue(f"{what}, {shot.command}: {error}") from error
 
 
 def _merged(log: Log, shots: list[Shot]) -> Seen:
