@@ -119,7 +119,7 @@ class Gpu:
             pstate=profile.idle_pstate,
             fan_percent=profile.fan_idle_percent,
         )
-        self.view = View()
+        self.view = View(memory=profile.memory.told, process_memory=profile.smi.get("driver_model.current") != "WDDM")
         """What clients are told of it."""
         self._total, self._reserved = total, reserved
         self._unlisted = 0

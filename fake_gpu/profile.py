@@ -33,6 +33,8 @@ class Memory(_Table, frozen=True, kw_only=True):
     reserved_mib: Annotated[float, msgspec.Meta(ge=0)]
     bar1_mib: Positive
     bus_width: Positive | None = None
+    told: bool = True
+    """False: the card uses the host's memory, and clients are told no figures."""
 
 
 class Pci(_Table, frozen=True, kw_only=True):
@@ -139,6 +141,8 @@ class Profile(_Table, frozen=True, kw_only=True):
     smi: dict[str, str] = {}
     """Further fields of `nvidia-smi --query-gpu`, by their names there, as nvidia-smi prints them. `[N/A]` for one that
     the driver would know otherwise: the card does not say."""
+    smi_more: dict[str, str] = {}
+    """Fields of --query-gpu that this fake does not know, by what is printed above them: {"new.field [W]": "1 W"}."""
     mig_devices: tuple[MigDevice, ...] = ()
     """What the card is partitioned into, where `mig` is true."""
     log: str | None = None

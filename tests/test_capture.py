@@ -7,7 +7,9 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
+from native_client import nvidia_smi
 
 from bench import fidelity
 from fake_gpu import Driver, Gpu, InvalidValue, Ramp, platforms
@@ -19,6 +21,7 @@ from fake_gpu.smi.answer import answer
 from fake_gpu.smi.query_gpu import COLUMNS
 from pytest_vramsettle import cli
 
+Command = Callable[..., tuple[int, str, str]]
 QUERY = f"--query-gpu={','.join(column.name for column in COLUMNS)}"
 APPS = "--query-compute-apps=timestamp,gpu_uuid,pid,name,used_memory"
 COMMANDS = (
@@ -167,6 +170,52 @@ def test_a_profile_that_is_not_valid_is_refused_by_key_and_line(tmp_path: Path, 
         load_profile(path)
 
 
+# -- what this fake does not know, and what a card does not say
+
+
+def test_fields_of_a_newer_driver(tmp_path: Path) -> None:
+    path = capture_of(busy_machine(), tmp_path / "capture.txt")
+    lines = path.read_text(encoding="utf-8").split("\n")
+    place = next(number for number, line in enumerate(lines) if line.startswith("# $ nvidia-smi --query-gpu="))
+    lines[place] = lines[place].replace(" --format", ",new.power,new.name --format")
+    lines[place + 2] += ", new.power [W], new.name"
+    for row in (3, 4, 5):
+        lines[place + row] += f", {row}.50 W, [N/A]"
+    path.write_text("\n".join(lines), encoding="utf-8")
+    machine = read_machine(path)
+    assert {one.shot.command: one.different for one in compared(machine) if one.different} == {}
+    with machine.driver() as driver:
+        done = nvidia_smi("--query-gpu=index,new.power", "--format=csv,nounits", "-i", "1")
+        assert done.stdout == "index, new.power [W]\n1, 4.50\n"
+        assert nvidia_smi("--query-gpu=newer", "--format=csv").returncode == 2
+        assert driver.calls[0].code == 0
+
+
+def test_a_card_that_uses_the_hosts_memory(tmp_path: Path) -> None:
+    driver = Driver()
+    gpu = driver.add_gpu("h200")
+    silent = {
+        "enforced.power.limit": "[N/A]",
+        "power.limit": "[N/A]",
+        "fan.speed": "[N/A]",
+        "ecc.mode.current": "[N/A]",
+    }
+    gpu.profile = msgspec.structs.replace(gpu.profile, smi={**gpu.profile.smi, **silent}, ecc=None)
+    platforms.unified_memory(driver)
+    driver.process(gpu, "3 GiB", pid=50, name="train")
+    machine = read_machine(capture_of(driver, tmp_path / "capture.txt"))
+    assert {one.shot.command: one.different for one in compared(machine) if one.different} == {}
+    assert not machine.driver().gpus[0].view.memory
+
+
+def test_windows(tmp_path: Path) -> None:
+    driver = busy_machine()
+    platforms.wddm(driver)
+    machine = read_machine(capture_of(driver, tmp_path / "capture.txt"))
+    assert {one.shot.command: one.different for one in compared(machine) if one.different} == {}
+    assert not machine.driver().gpus[0].view.process_memory
+
+
 # -- the commands
 
 
@@ -186,7 +235,7 @@ def fake_gpu(
     return run
 
 
-def test_profile_import_and_compare(tmp_path: Path, fake_gpu: Callable[..., tuple[int, str, str]]) -> None:
+def test_profile_import_and_compare(tmp_path: Path, fake_gpu: Command) -> None:
     output, target = tmp_path / "cards.xml", tmp_path / "card.toml"
     output.write_text(answer(busy_machine(), "-q", "-x").text, encoding="utf-8")
     done = fake_gpu("profile", "import", str(output), "-o", str(target), "--gpu", "1")

@@ -36,6 +36,8 @@ _BY_CAPABILITY: Final[tuple[tuple[tuple[int, int], Architecture], ...]] = (
     ((5, 0), "maxwell"),
     ((3, 0), "kepler"),
 )
+_SHARED_MIB: Final = 131_072
+"""MiB of a card that uses the host's memory and tells no figure."""
 _SMS_OF_A_SLICE: Final = {"ampere": 14, "hopper": 16, "blackwell": 18}
 
 
@@ -57,9 +59,9 @@ def _on(fields: dict[str, str], name: str) -> bool | None:
 def profile_of(card: SeenCard, *, reserved: float, nvlinks: int, active: bool, dtd: str | None) -> Profile:
     """The facts, before what nvidia-smi says beside them is quoted. Raises InvalidValue where the essential lacks."""
     fields = card.fields
-    total = optional(fields, "memory.total")
-    if is_absent(of(fields, "name")) or not total:
+    if is_absent(of(fields, "name")) or "memory.total" not in fields:
         raise InvalidValue("the output names no product or no total memory: give all of `nvidia-smi -q -x`")
+    total = optional(fields, "memory.total")
     architecture, capability = _architecture(fields)
     brand = of(fields, "brand").lower()
     return Profile(
@@ -67,7 +69,12 @@ def profile_of(card: SeenCard, *, reserved: float, nvlinks: int, active: bool, d
         architecture=architecture,
         brand=brand if brand in get_args(Brand) else "nvidia",  # type: ignore[arg-type]  # it is one of them
         compute_capability=capability,
-        memory=Memory(total_mib=total, reserved_mib=max(0.0, reserved), bar1_mib=optional(fields, "bar1.total") or 256),
+        memory=Memory(
+            total_mib=total or _SHARED_MIB,
+            reserved_mib=max(0.0, reserved),
+            bar1_mib=optional(fields, "bar1.total") or 256,
+            told=total is not None,
+        ),
         pci=_pci(fields),
         power=_power(fields),
         clocks=_clocks(card),
@@ -85,6 +92,7 @@ def profile_of(card: SeenCard, *, reserved: float, nvlinks: int, active: bool, d
         vbios=of(fields, "vbios_version"),
         part_number=None if is_absent(of(fields, "board_part_number")) else fields["board_part_number"],
         mig_devices=tuple(_mig_device(instance, architecture) for instance in card.instances),
+        smi_more=card.more,
         log="\n".join(write_layout(list(card.nodes))) + "\n" if card.nodes else None,
         dtd=dtd,
     )

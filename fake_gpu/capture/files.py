@@ -51,7 +51,7 @@ def shots_of(text: str, what: str) -> tuple[Shot, ...]:
         shots = tuple(
             Shot(heading.partition(" :: ")[0], tuple(shlex.split(command)[1:]), _trimmed(output))
             for heading, command, output in zip(parts[1::3], parts[2::3], parts[3::3], strict=True)
-            if command is not None and command.split(" ")[0] == "nvidia-smi"
+            if command is not None and command.split(" ")[0] in ("nvidia-smi", "nvidia-smi.exe")
         )
         if shots:
             return shots

@@ -38,7 +38,6 @@ class Card:
     minor_number: int
     said: dict[str, str] = field(default_factory=dict)
     instance_uuids: tuple[str, ...] = ()
-    tells_memory: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +113,7 @@ def _merged(log: Log, shots: list[Shot]) -> Seen:
     for row, card in zip(rows, log.seen.cards, strict=True):
         static = {name: text for name, text in row.fields.items() if not is_live(name) and name != "timestamp"}
         # Where both tell, -q's moment counts for what moves, and --query-gpu's spelling for the rest.
-        cards.append(replace(card, fields={**row.fields, **card.fields, **static}))
+        cards.append(replace(card, fields={**row.fields, **card.fields, **static}, more=row.more))
     return replace(log.seen, cards=tuple(cards))
 
 
@@ -144,7 +143,6 @@ def _card(index: int, log: Log, states: dict[str, Seen], shots: tuple[Shot, ...]
         number(fields.get("minor_number", str(index))),
         {name: fields[name] for name in _OF_ONE_CARD if name in fields} | _affinity(index, shots),
         uuids,
-        tells_memory=optional(fields, "memory.used") is not None,
     )
     return replace(card, profile=_checked_against(card, log, merged))
 
@@ -214,8 +212,6 @@ def add_card(driver: Driver, card: Card) -> Gpu:
     taken = any(gpu.uuid == card.uuid for gpu in driver.gpus)
     gpu = driver.add_gpu(card.profile, uuid=None if taken or not card.uuid else card.uuid)
     gpu.serial = card.serial
-    gpu.view.process_memory = card.profile.smi.get("driver_model.current") != "WDDM"
-    gpu.view.memory = card.tells_memory
     gpu.minor_number = card.minor_number
     domain, bus, device = card.bus_id.rpartition(".")[0].split(":")
     gpu.pci_domain, gpu.pci_bus, gpu.pci_device = int(domain, 16), int(bus, 16), int(device, 16)
@@ -239,7 +235,9 @@ def set_state(driver: Driver, gpu: Gpu, seen: SeenCard, *, quote: bool = True) -
     reading = reading_of(driver, gpu)
     for name, text in seen.fields.items():
         column = columns().get(name)
-        if column is not None and is_live(name) and name not in MODELLED:
+        if column is None:
+            gpu.activity.said[name] = text  # a field of a driver that is newer than this fake
+        elif is_live(name) and name not in MODELLED:
             shown = column.cell(reading, True)
             if plain(shown) != plain(text):
                 gpu.activity.said[name] = text

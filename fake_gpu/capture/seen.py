@@ -43,6 +43,8 @@ class SeenCard:
     instances: tuple[SeenInstance, ...] = ()
     nodes: tuple[Node, ...] = ()
     supported_clocks: tuple[tuple[int, tuple[int, ...]], ...] = ()
+    more: dict[str, str] = field(default_factory=dict)
+    """Fields of --query-gpu that are not known here, by what stands above them."""
 
     def over(self, other: SeenCard) -> SeenCard:
         """This, and what only the other says."""
@@ -52,6 +54,7 @@ class SeenCard:
             instances=self.instances or other.instances,
             nodes=self.nodes or other.nodes,
             supported_clocks=self.supported_clocks or other.supported_clocks,
+            more=self.more or other.more,
         )
 
 

@@ -10,11 +10,12 @@ from fake_gpu.capture.logs import when
 from fake_gpu.capture.seen import Seen, SeenCard, SeenProcess
 from fake_gpu.process import ComputeType
 from fake_gpu.smi import query_apps, query_gpu
+from fake_gpu.smi.layout import columns
 
 QUERY_TIME: Final = "%Y/%m/%d %H:%M:%S.%f"
 _GPU_ROW: Final = re.compile(
     r"^\| *(?P<fan>\S+) +(?P<temperature>\d+|N/A)C? +(?P<pstate>P\d+|N/A) +(?P<power>\d+W|N/A) / +(?P<limit>\S+) *\|"
-    r" *(?P<used>\d+MiB|\S+)(?: / +\S+)? *\| *(?P<percent>\S+) +\S.*\|$",
+    r" *(?P<used>\d+MiB|[^|]*?)(?: / +\S+)? *\| *(?P<percent>\S+) +\S.*\|$",
     re.MULTILINE,
 )
 _PROCESS_ROW: Final = re.compile(
@@ -43,8 +44,14 @@ def read_query_gpu(arguments: tuple[str, ...], text: str) -> Seen:
         {query_gpu.ALIASES.get(name, name): value for name, value in row.items()}
         for row in _rows(arguments, text, "--query-gpu")
     ]
+    header = text.split("\n")[0].split(", ")
+    more = [
+        {above: value for above, (name, value) in zip(header, row.items(), strict=False) if name not in columns()}
+        for row in rows
+    ]
     stamp = rows[0].get("timestamp") if rows else None
-    return Seen(tuple(SeenCard(row) for row in rows), when(stamp, QUERY_TIME) if stamp else None)
+    cards = tuple(SeenCard(row, more=unknown) for row, unknown in zip(rows, more, strict=True))
+    return Seen(cards, when(stamp, QUERY_TIME) if stamp else None)
 
 
 def read_query_apps(arguments: tuple[str, ...], text: str, cards: int) -> Seen:

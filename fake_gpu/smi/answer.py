@@ -17,17 +17,23 @@ if TYPE_CHECKING:
 
 def answer(driver: Driver, *arguments: str, header: bool = True) -> Output:
     """The first output of a run with these arguments. No fault meets it, and the log of calls does not have it."""
+    refusal: RefusedError | None = None
     try:
         request = parse(arguments)
-        modes.check(request)
     except RefusedError as refused:
         return Output(refused.text, refused.code)
+    try:
+        modes.check(request)
+    except RefusedError as refused:
+        refusal = refused
     if not header:
         request = replace(request, header=False)
     now = driver.sync()
     counted = driver.enumerated
     needs_gpus = request.mode not in modes.NEED_NO_GPU
-    gpus = select(counted, request.ids) if needs_gpus else ()
-    if needs_gpus and not gpus:
+    run = Run(driver, request, counted, select(counted, request.ids) if needs_gpus else (), now, {})
+    if refusal is not None and not (request.mode == "query-gpu" and modes.cards_know(run)):
+        return Output(refusal.text, refusal.code)
+    if needs_gpus and not run.gpus:
         return Output(NO_DEVICES_TEXT, NO_DEVICES)
-    return modes.render(Run(driver, request, counted, gpus, now, {}))
+    return modes.render(run)

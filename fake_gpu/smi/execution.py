@@ -50,6 +50,8 @@ class _Plan:
     needs_gpus: bool
     refusal: Output | None = None
     covered: bool = True
+    asks_for_fields: bool = False
+    """It is refused for a field that a card's own profile may know."""
 
 
 def execute(driver: Driver, frame: bytes, pid: int) -> Execution:
@@ -61,7 +63,7 @@ def _round(driver: Driver, plan: _Plan, pid: int, number: int) -> Execution:
     """One output of a run; a loop has several, and each is a call of its own to faults and the log."""
     now = driver.sync()
     counted = driver.enumerated
-    gpus = select(counted, plan.request.ids) if plan.needs_gpus else ()
+    gpus = select(counted, plan.request.ids) if plan.needs_gpus or plan.asks_for_fields else ()
     fortune = _FORTUNE
     faults: tuple[Fault, ...] = ()
     if driver.has_faults:
@@ -96,9 +98,9 @@ def _into_file(name: str) -> bytes:
 def _output(plan: _Plan, run: Run, fortune: Misfortune) -> Output:
     if fortune.exit_status is not None or (fortune.nvml_error and plan.needs_gpus):
         return fortune.output(run.driver_version)
-    if plan.refusal is not None:
+    if plan.refusal is not None and not (plan.asks_for_fields and modes.cards_know(run)):
         return plan.refusal
-    if plan.needs_gpus and not run.gpus:
+    if (plan.needs_gpus or plan.asks_for_fields) and not run.gpus:
         return Output(NO_DEVICES_TEXT, NO_DEVICES)
     return modes.render(run)
 
@@ -121,11 +123,13 @@ def _orders(output: Output, fortune: Misfortune, *, ends: bool = True) -> bytes:
 def _plan(frame: bytes) -> _Plan:
     arguments = _strings(frame)[1:-2]  # the rest: its own name, its working directory, its terminal
     command_line = " ".join(["nvidia-smi", *arguments])
+    request = Request()
     try:
         request = parse(tuple(arguments))
         modes.check(request)
     except RefusedError as refused:
-        return _Plan(command_line, Request(), False, Output(refused.text, refused.code), refused.covered)
+        said = Output(refused.text, refused.code)
+        return _Plan(command_line, request, False, said, refused.covered, request.mode == "query-gpu")
     return _Plan(command_line, request, request.mode not in modes.NEED_NO_GPU)
 
 

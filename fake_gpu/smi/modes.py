@@ -94,6 +94,15 @@ _MODES: Final[dict[str, Callable[[Run], Output]]] = {
 }
 
 
+def cards_know(run: Run) -> bool:
+    """Whether the profiles of the cards have the fields that `check` refuses."""
+    try:
+        query_gpu.columns_for(run.request, run.counted)
+    except asked.RefusedError:
+        return False
+    return True
+
+
 def check(request: asked.Request) -> None:
     """Raises RefusedError for fields that a query does not have."""
     if request.mode == "query-gpu":

@@ -6,6 +6,7 @@ from typing import Final
 
 from fake_gpu.mig import MigInstance
 from fake_gpu.smi import log_groups
+from fake_gpu.smi.columns import NOT_AVAILABLE
 from fake_gpu.smi.ctime import ctime
 from fake_gpu.smi.failures import report
 from fake_gpu.smi.run import Output, Reading, Run
@@ -39,6 +40,7 @@ _MIG_HEADINGS: Final = (
     "|==================+==================================+===========+=======================|\n"
 )
 _NO_MIG: Final = "|  No MIG devices found                                                                   |\n"
+_COMPUTE_MODES: Final = {"Exclusive_Process": "E. Process", "Exclusive_Thread": "E. Thread", "Prohibited": "Prohibited"}
 _NAME_WIDTH: Final = 27
 _PROCESS_NAME_LONGEST: Final = 32
 """Of a longer one the end is shown, such as "...ma.cpp/build/bin/llama-server"."""
@@ -85,7 +87,7 @@ def _gpu_lines(reading: Reading, *, measured: bool) -> str:
         f"| {reading.run.index(gpu):3d}  {name:<{_NAME_WIDTH}}{mode} |   {gpu.pci_bus_id} {display:>3} "
         f"| {_ecc(reading):>20} |\n"
         f"|{_status(reading, measured)}|{_memory(reading, measured)}"
-        f"|{_utilization(reading, measured):>8}{'Default':>13} |\n"
+        f"|{_utilization(reading, measured):>8}{_compute_mode(reading):>13} |\n"
         f"|{'':41}|{'':24}| {_mig(reading):>20} |\n"
     )
 
@@ -94,9 +96,14 @@ def _status(reading: Reading, measured: bool) -> str:
     activity, profile = reading.gpu.activity, reading.profile
     fan = f"{activity.fan_percent}%" if profile.fans else "N/A"
     # Watts are cut, not rounded: with 77.67 W drawn, and 25.92 W, the table shows 77W and 25W.
-    power = f"{int(activity.power)}W" if measured else "N/A"
-    limit = f"{int(profile.power.default_limit)}W" if measured else "N/A "
+    power = f"{int(activity.power)}W" if measured and not _absent(reading, "power.draw") else "N/A"
+    told = measured and not _absent(reading, "enforced.power.limit")
+    limit = f"{int(profile.power.default_limit)}W" if told else "N/A "
     return f"{fan:>4}{activity.temperature:>5}C    P{activity.pstate:<2}{power:>15} / {limit:>5} "
+
+
+def _absent(reading: Reading, field: str) -> bool:
+    return reading.said.get(field) == NOT_AVAILABLE
 
 
 def _memory(reading: Reading, measured: bool) -> str:
@@ -107,7 +114,7 @@ def _memory(reading: Reading, measured: bool) -> str:
 
 
 def _utilization(reading: Reading, measured: bool) -> str:
-    if reading.profile.mig or not measured:
+    if reading.profile.mig or not measured or _absent(reading, "utilization.gpu"):
         return "N/A"
     return f"{reading.gpu.activity.gpu_percent}%"
 
@@ -115,7 +122,12 @@ def _utilization(reading: Reading, measured: bool) -> str:
 def _ecc(reading: Reading) -> str:
     if reading.profile.mig:
         return "On"  # as an H100 with MIG shows it: the counters belong to the instances
-    return {None: "N/A", False: "Off", True: "0"}[reading.profile.ecc]
+    counted = reading.said.get("ecc.errors.uncorrected.volatile.total", "0")
+    return {None: "N/A", False: "Off", True: counted}[reading.profile.ecc]
+
+
+def _compute_mode(reading: Reading) -> str:
+    return _COMPUTE_MODES.get(reading.said.get("compute_mode", ""), "Default")
 
 
 def _mig(reading: Reading) -> str:
