@@ -191,6 +191,11 @@ def read_profile(path: Path) -> Profile:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidValue(f"{what} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    return parse_profile(text, what)
+
+
+def parse_profile(text: str, what: str) -> Profile:
+    """A profile from the text of a file. `what`: what errors call it. Raises InvalidValue as `read_profile`."""
     profile = decode(text, Profile, what)
     fault = _fault_of(profile)
     if fault is not None:

@@ -25,7 +25,7 @@ def import_profile(
     nvidia-smi -q -x > card.xml; fake-gpu profile import card.xml
     """
     from fake_gpu.capture import read_machine
-    from fake_gpu.profile import load_profile
+    from fake_gpu.profile import parse_profile
     from fake_gpu.profile_file import to_toml
 
     target = out or file.with_suffix(".toml")
@@ -37,8 +37,9 @@ def import_profile(
             raise InvalidValue(f"--gpu {gpu}: {file} tells of {len(machine.cards)} GPUs, from 0")
         profile = machine.cards[gpu].profile
         source = f"{profile.name}, from nvidia-smi of a real card (driver {machine.driver_version})."
-        _write(target, to_toml(profile, source), force=force)
-        load_profile(target)
+        text = to_toml(profile, source)
+        parse_profile(text, f"the profile made of {file}")
+        _write(target, text, force=force)
     except FakeGpuError as error:
         _fail("profile import", error)
     print(f"{target}: {profile.name}, {profile.memory.total_mib} MiB")
