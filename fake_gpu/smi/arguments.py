@@ -152,8 +152,10 @@ def _read(arguments: tuple[str, ...]) -> dict[str, str]:
         spelled, equals, value = argument.partition("=")
         option = _OPTIONS.get(spelled)
         if option is None or (equals and not option.takes_value):
+            # As users of real ones have quoted it: only behind another argument does it offer help.
+            help_ = " for help" if len(rest) + 1 < len(arguments) else ""
             raise RefusedError(
-                f"ERROR: Option {argument} is not recognized. Please run 'nvidia-smi -h'.\n\n", covered=False
+                f"ERROR: Option {argument} is not recognized. Please run 'nvidia-smi -h'{help_}.\n\n", covered=False
             )
         if option.takes_value and not equals:
             if option.default is not None and (not rest or rest[-1].startswith("-")):
@@ -161,7 +163,9 @@ def _read(arguments: tuple[str, ...]) -> dict[str, str]:
             else:
                 value = rest.pop() if rest else ""
         if option.takes_value and not value:
-            raise RefusedError(f"ERROR: Option {spelled} requires an argument. Please run 'nvidia-smi -h'.\n\n")
+            raise RefusedError(
+                f"ERROR: Option {spelled} is missing its value. Please run 'nvidia-smi -h' for help.\n\n"
+            )
         if option.name in given:
             raise RefusedError(BAD_COMBINATION)
         given[option.name] = value

@@ -37,7 +37,7 @@ def _monitor(command: str, arguments: tuple[str, ...]) -> Request:
             value = rest.pop() if rest else ""
         if not value:
             raise RefusedError(
-                f"ERROR: Option {spelled} requires an argument. Please run 'nvidia-smi {command} -h'.\n\n"
+                f"ERROR: Option {spelled} is missing its value. Please run 'nvidia-smi {command} -h'.\n\n"
             )
         given[option] = value
     seconds = number("-d", given.get("-d", "1"))
