@@ -41,10 +41,16 @@ def link_generation(gpu: Gpu) -> int:
     return link_limit(gpu.profile) if gpu.activity.busy or idle is None else idle
 
 
+def tells_margin(profile: Profile) -> bool:
+    """Whether the card tells its temperatures as what is left to a limit, too."""
+    told = profile.temperature.tells_margin
+    return profile.architecture in _WITH_TLIMIT if told is None else told
+
+
 def margin_to_slowdown(gpu: Gpu) -> int | None:
     """Degrees Celsius left ("T.Limit"): only Hopper and later say. On an H200 it is 87 minus the temperature."""
     highest = gpu.profile.temperature.gpu_max
-    if highest is None or gpu.profile.architecture not in _WITH_TLIMIT:
+    if highest is None or not tells_margin(gpu.profile):
         return None
     return highest - gpu.activity.temperature
 

@@ -87,6 +87,8 @@ class Temperature(_Table, frozen=True, kw_only=True):
     shutdown: Count | None = None
     memory_max: Count | None = None
     gpu_max: Count | None = None
+    tells_margin: bool | None = None
+    """Whether the card says how far it is from `gpu_max`, and its limits likewise; None: Hopper and later do."""
 
 
 class MigDevice(_Table, frozen=True, kw_only=True):

@@ -45,6 +45,7 @@ def busy_machine() -> Driver:
     first, second, third = driver.add_gpu("h200"), driver.add_gpu("rtx-4090"), driver.add_gpu("h200")
     platforms.partition(third, "3g.71gb", "1g.18gb")
     driver.process({first: "10 GiB", second: "1 GiB"}, name="/usr/bin/both", pid=77)
+    driver.process(second, "20 MiB", name="chrome --a=b, --c=d", pid=88)
     driver.process(second, "300 MiB", name="/usr/lib/xorg/Xorg", pid=12, compute_type="G")
     driver.process(third, "4 GiB", name="tenant", pid=99).run_in(third.instances[1])
     first.hold_unlisted("123.4 MiB")

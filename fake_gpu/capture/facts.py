@@ -180,6 +180,7 @@ def _temperature(fields: dict[str, str]) -> Temperature:
         shutdown=limit("shutdown"),
         memory_max=optional(fields, "temperature.memory_max"),
         gpu_max=highest,
+        tells_margin=margin is not None,
     )
 
 

@@ -35,7 +35,16 @@ def _rows(arguments: Iterable[str], text: str, switch: str) -> list[dict[str, st
     asked = next((one.partition("=")[2] for one in arguments if one.startswith(f"{switch}=")), "")
     names = [name.strip() for name in asked.split(",")]
     rows = [line.split(", ") for line in text.split("\n")[1:] if line]
-    return [dict(zip(names, row, strict=True)) for row in rows if len(row) == len(names)]
+    return [dict(zip(names, row, strict=True)) for row in (_joined(row, names) for row in rows) if row]
+
+
+def _joined(row: list[str], names: list[str]) -> list[str]:
+    """As many cells as there are names: a process's name may have commas in it. None where that does not come out."""
+    more = len(row) - len(names)
+    place = next((number for number, name in enumerate(names) if name in ("process_name", "name")), -1)
+    if more > 0 and "pid" in names and place >= 0:
+        row = [*row[:place], ", ".join(row[place : place + more + 1]), *row[place + more + 1 :]]
+    return row if len(row) == len(names) else []
 
 
 def read_query_gpu(arguments: tuple[str, ...], text: str) -> Seen:

@@ -7,6 +7,7 @@ from functools import lru_cache
 from typing import Final, NamedTuple
 from xml.sax.saxutils import escape
 
+from fake_gpu.derived import tells_margin
 from fake_gpu.smi import log_groups, samples
 from fake_gpu.smi.ctime import ctime
 from fake_gpu.smi.failures import report
@@ -19,7 +20,6 @@ WIDTH: Final = 55
 _HEADING: Final = "\n==============NVSMI LOG==============\n\n"
 _FIRST_DTD: Final = ((580, "nvsmi_device_v13.dtd"), (525, "nvsmi_device_v12.dtd"), (0, "nvsmi_device_v11.dtd"))
 """The document types by the first driver that is known to name them: 515 has v11, 535 v12, 595 v13."""
-_WITH_TLIMIT: Final = frozenset({"hopper", "blackwell"})
 
 SECTIONS: Final[dict[str, frozenset[str]]] = {
     "MEMORY": frozenset({"fb_memory_usage", "bar1_memory_usage", "cc_protected_memory_usage"}),
@@ -87,7 +87,7 @@ def holds(conditions: tuple[str, ...], reading: Reading) -> bool:
     """Whether a line with these conditions is printed of this card."""
     for condition in conditions:
         if condition in ("tlimit", "absolute"):
-            holding = (reading.profile.architecture in _WITH_TLIMIT) == (condition == "tlimit")
+            holding = tells_margin(reading.profile) == (condition == "tlimit")
         elif condition in ("remapped", "no-remapped"):
             rows = reading.said.get("remapped_rows.correctable", "[N/A]") != "[N/A]" and not reading.profile.mig
             holding = rows == (condition == "remapped")
