@@ -32,9 +32,16 @@ class Comparison:
 
 
 def compared(machine: Machine) -> Iterator[Comparison]:
-    """Each command of a machine's output. What is of the moment is set from the command's own output before."""
+    """Each command of a machine's output. What is of the moment is set from the command's own output before.
+
+    Raises InvalidValue where an output is not what its command prints.
+    """
     for shot in machine.shots:
-        yield _compare(shot, "".join(_printed(machine, shot)))
+        try:
+            printed = "".join(_printed(machine, shot))
+        except ValueError as error:  # InvalidValue is one of these
+            raise InvalidValue(f"{shot.command}: {error}") from error
+        yield _compare(shot, printed)
 
 
 def _printed(machine: Machine, shot: Shot) -> Iterator[str]:

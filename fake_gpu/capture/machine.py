@@ -269,7 +269,7 @@ def _fill_memory(driver: Driver, gpu: Gpu, fields: dict[str, str]) -> None:
         meant = memory.used_mib(now.total // MIB, now.reserved / MIB, shown, cuts=cuts)
     if meant is None:
         meant = used + 0.375 if cuts else max(0.0, used - 0.375)
-    gpu.hold_unlisted(max(0, memory.to_bytes(meant) - now.used))
+    gpu.hold_unlisted(min(max(0, memory.to_bytes(meant) - now.used), now.free))
 
 
 def _fill_instances(gpu: Gpu, seen: SeenCard, now_ns: int) -> None:

@@ -71,6 +71,8 @@ def read_query_apps(arguments: tuple[str, ...], text: str, cards: int) -> Seen:
     ]
     by_uuid: dict[str, list[SeenProcess]] = {}
     for row in rows:
+        if not row.get("pid", "").isdigit():
+            continue
         memory = row.get("used_gpu_memory", "")
         process = SeenProcess(
             int(row["pid"]), row.get("process_name", ""), "C", int(memory.split()[0]) if memory[:1].isdigit() else None
