@@ -6,7 +6,7 @@ SOURCES := pyproject.toml build_natives.py $(wildcard fake_gpu/native/*.[ch]) fa
 	fake_gpu/nvml/abi.py fake_gpu/nvml/codes.py fake_gpu/nvml/functions.txt fake_gpu/nvml/structs.txt
 JOBS ?= auto
 
-.PHONY: demo test lint format bench clock-matrix scoreboard clean help
+.PHONY: demo test lint format bench clock-matrix fidelity scoreboard clean help
 .DEFAULT_GOAL := help
 
 help:
@@ -14,6 +14,7 @@ help:
 	@echo "make test    ruff, mypy --strict and the tests (JOBS=auto: on all cores)"
 	@echo "make bench   what things cost, as ratios in one run"
 	@echo "make clock-matrix   docs/clock-matrix.md anew: what follows the virtual clock, freezegun, time-machine"
+	@echo "make fidelity    docs/fidelity.md anew: the fake nvidia-smi beside real output, where that lies in ../shared"
 	@echo "make scoreboard     docs/scoreboard.md and its pictures anew: policies over generated reloads; some minutes"
 	@echo "make lint    ruff and mypy alone;  make format  mends what ruff can mend;  make clean  removes what was made"
 
@@ -46,6 +47,10 @@ bench: $(VENV)/made
 clock-matrix: $(VENV)/made
 	$(BIN)/python -m bench.matrix > docs/clock-matrix.new
 	mv docs/clock-matrix.new docs/clock-matrix.md
+
+fidelity: $(VENV)/made
+	$(BIN)/python -m bench.fidelity > docs/fidelity.new
+	mv docs/fidelity.new docs/fidelity.md
 
 # Into a place of its own first, for the same reason.
 scoreboard: $(VENV)/made

@@ -173,14 +173,14 @@ class Driver:
 
     def add_gpu(
         self,
-        profile: str | Profile | None = None,
+        profile: str | os.PathLike[str] | Profile | None = None,
         *,
         name: str | None = None,
         memory: Size | None = None,
         reserved: Size | None = None,
         uuid: str | None = None,
     ) -> Gpu:
-        """Adds a card behind those that are there: a profile's ("rtx-4090", "t4", "l40s", "h200"), or explicit values.
+        """Adds a card behind those that are there: a profile's ("h200", "my/card.toml"), or explicit values.
 
         `memory` is the total, `reserved` what the driver keeps for itself of it. Raises InvalidValue for an unknown
         profile, a size that is none, a UUID that is taken, a text that does not fit nvidia-smi's output.

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, NamedTuple
 
 from fake_gpu.errors import DriverStateError, InvalidValue
+from fake_gpu.mig import MigInstance, instances_of
+from fake_gpu.process import NO_NAME
 from fake_gpu.profile import Profile
 from fake_gpu.units import MIB, Size, format_size, parse_size
+from fake_gpu.view import Listed, View
 
 if TYPE_CHECKING:
     from fake_gpu.driver import Driver
@@ -55,6 +58,10 @@ class Activity:
     """Clocks and PCIe link at their highest instead of idle."""
     pcie_rx_kib_s: int = 0
     pcie_tx_kib_s: int = 0
+    clocks_mhz: dict[str, int] = field(default_factory=dict)
+    """MHz of "graphics", "sm", "memory" and "video" where they are neither idle nor at their highest."""
+    said: dict[str, str] = field(default_factory=dict)
+    """What nvidia-smi prints for these fields, whatever else holds: {"pcie.replays": "2"}."""
 
 
 class Gpu:
@@ -71,6 +78,7 @@ class Gpu:
         "added_ns",
         "driver",
         "handle",
+        "instances",
         "minor_number",
         "pci_bus",
         "pci_device",
@@ -78,6 +86,7 @@ class Gpu:
         "profile",
         "serial",
         "uuid",
+        "view",
     )
 
     def __init__(
@@ -100,6 +109,8 @@ class Gpu:
         """When it was added, on the driver's clock: it has used energy since then."""
         self.uuid = uuid or "GPU-" + "-".join((digest[:8], digest[8:12], digest[12:16], digest[16:20], digest[20:32]))
         self.serial = f"{int(digest[32:44], 16) % 10**13:013d}" if profile.has_serial else None
+        self.instances: tuple[MigInstance, ...] = instances_of(self)
+        """What it is partitioned into; empty where it is not."""
         self.minor_number = slot
         self.pci_domain, self.pci_bus, self.pci_device = 0, 1 + slot, 0
         self.activity = Activity(
@@ -108,6 +119,8 @@ class Gpu:
             pstate=profile.idle_pstate,
             fan_percent=profile.fan_idle_percent,
         )
+        self.view = View(memory=profile.memory.told, process_memory=profile.smi.get("driver_model.current") != "WDDM")
+        """What clients are told of it."""
         self._total, self._reserved = total, reserved
         self._unlisted = 0
         self._presence = Presence.PRESENT
@@ -239,6 +252,18 @@ class Gpu:
         """The living processes that hold memory here and how many bytes, oldest first. A dead one has left the list."""
         with self.driver.lock:
             return [(p, p.held_at(self, now_ns)) for p in self._holders if p.alive_in_model]
+
+    def listed_at(self, now_ns: int) -> list[Listed]:
+        """`processes_at` as clients are told of it."""
+        view = self.view
+        if not view.processes:
+            return []
+        return [
+            Listed(process, process.pid, process.name, size if view.process_memory else None)
+            if view.host_pids_from is None
+            else Listed(process, process.pid + view.host_pids_from, NO_NAME, size if view.process_memory else None)
+            for process, size in self.processes_at(now_ns)
+        ]
 
     @property
     def processes(self) -> list[Process]:

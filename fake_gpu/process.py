@@ -12,13 +12,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from fake_gpu.errors import DriverStateError
+from fake_gpu.errors import DriverStateError, InvalidValue
 from fake_gpu.ramp import Ramp, checked_ramp
 from fake_gpu.units import Size, format_size, parse_size
 
 if TYPE_CHECKING:
     from fake_gpu.driver import Driver
     from fake_gpu.gpu import Gpu
+    from fake_gpu.mig import MigInstance
 
 ProcessKind = Literal["virtual", "spawned", "attached"]
 ComputeType = Literal["C", "G", "C+G"]
@@ -55,7 +56,9 @@ class Process:
         "_ramps",
         "compute_type",
         "driver",
+        "instance",
         "kind",
+        "percent",
         "pid",
         "pidfd",
         "popen",
@@ -87,6 +90,10 @@ class Process:
         self.pidfd = pidfd
         self.watched = False
         """Whether the server has been told of its pidfd."""
+        self.instance: MigInstance | None = None
+        """The part of a partitioned card that it runs in."""
+        self.percent: dict[str, int] = {}
+        """What `nvidia-smi pmon` shows of it: percent by "sm", "mem", "enc", "dec", "jpg", "ofa". Set it at will."""
         self._held = held
         self._ramps: dict[Gpu, Ramp] = {}  # where one GPU's memory comes back otherwise than `reclaim` says
         self._died_ns: int | None = None
@@ -170,6 +177,12 @@ class Process:
                     return
             gpu.check_room(more, now)  # says what is in the way; another thread may have made room meanwhile
         raise DriverStateError(f"{self!r} is dead and cannot allocate")
+
+    def run_in(self, instance: MigInstance) -> None:
+        """From now on it is shown in this instance of a partitioned card. Raises InvalidValue for another card's."""
+        if instance.gpu not in self._held:
+            raise InvalidValue(f"run_in({instance!r}): {self!r} is not on that GPU")
+        self.instance = instance
 
     def reclaim_on(self, gpu: Gpu, reclaim: Ramp) -> None:
         """On this GPU its memory will come back by this ramp, not by `reclaim`. One given to `kill` replaces both."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 import _thread
 import contextlib
 import errno
-import functools
 import heapq
 import itertools
 import logging
@@ -24,7 +23,7 @@ from fake_gpu.clock import Cancel
 from fake_gpu.nvml.abi import checksum
 from fake_gpu.nvml.codes import CODES
 from fake_gpu.nvml.dispatch import NEVER, BadRequest, Session, failure
-from fake_gpu.smi.execution import broken, execute
+from fake_gpu.smi.execution import Execution, broken, execute
 
 if TYPE_CHECKING:
     from fake_gpu.driver import Driver
@@ -294,16 +293,7 @@ class Server:
             connection.llama.frame(frame)
             return
         if connection.role == "S":
-            try:
-                execution = execute(self._driver, frame, connection.pid)
-            except BadRequest:
-                raise
-            except Exception as error:
-                self._driver.keep(error)
-                execution = broken()
-            if execution.at_once:
-                self._send(connection, execution.at_once)
-            self._send_after(connection, execution.orders, execution.delay_ns)
+            self._obey(connection, lambda: execute(self._driver, frame, connection.pid))
             return
         if connection.mismatch:
             self._send(connection, _U32.pack(4) + _MISMATCH)
@@ -319,18 +309,39 @@ class Server:
             reply, delay = failure("UNKNOWN"), 0
         self._send_after(connection, _U32.pack(len(reply)) + reply, delay)
 
-    def _send_after(self, connection: Connection, data: bytes, delay_ns: int) -> None:
-        self._after(connection, delay_ns, functools.partial(self._send, connection, data))
+    def _obey(self, connection: Connection, asked: Callable[[], Execution]) -> None:
+        try:
+            execution = asked()
+        except BadRequest:
+            raise
+        except Exception as error:
+            self._driver.keep(error)
+            execution = broken()
+        if execution.at_once:
+            self._send(connection, execution.at_once)
+        self._send_after(connection, execution.orders, execution.delay_ns, execution)
+
+    def _send_after(self, connection: Connection, data: bytes, delay_ns: int, then: Execution | None = None) -> None:
+        self._after(connection, delay_ns, lambda: self._deliver(connection, data, then))
 
     def _after(self, connection: Connection, delay_ns: int, call: Callable[[], None]) -> None:
         """Has `call` called so much later (NEVER: not at all); until then the client waits."""
         if delay_ns == 0:
             call()
-            return
+        else:
+            self._later(connection, delay_ns, call)
+
+    def _later(self, connection: Connection, delay_ns: int, call: Callable[[], None]) -> None:
         deadline = None if delay_ns == NEVER else self._driver.clock.monotonic_ns() + delay_ns
         if deadline is not None:
             heapq.heappush(self._late, (deadline, next(self._sequence), connection, call))
         connection.cancel_wait = self._driver.clock.client_waits(connection.pid, deadline, self.wake)
+
+    def _deliver(self, connection: Connection, data: bytes, then: Execution | None) -> None:
+        self._send(connection, data)
+        if then is not None and then.again is not None:
+            again = then.again
+            self._later(connection, then.again_ns, lambda: self._obey(connection, again))
 
     def _answer_what_is_due(self) -> None:
         if not self._late:

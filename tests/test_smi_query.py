@@ -166,7 +166,7 @@ def test_options_in_any_order_and_with_or_without_equals_signs(driver: Driver) -
         (("--query-gpu=name", "--format=xml"), '"xml" is not a valid format option'),
         (("--query-gpu=name", "--format=noheader"), '"csv" format is mandatory'),
         (("--query-gpu=name",), '"--format=" switch is missing'),
-        (("--query-gpu",), "ERROR: Option --query-gpu requires an argument"),
+        (("--query-gpu",), "ERROR: Option --query-gpu is missing its value. Please run 'nvidia-smi -h' for help."),
         (("--format=csv",), "Invalid combination of input arguments. Please run 'nvidia-smi -h' for help."),
         (("-L", "--query-gpu=name", "--format=csv"), "Invalid combination of input arguments"),
         (("--version", "-i", "0"), "Invalid combination of input arguments"),
@@ -181,12 +181,18 @@ def test_bad_arguments(driver: Driver, command: tuple[str, ...], said: str) -> N
     assert driver.calls[-1].covered
 
 
-@pytest.mark.parametrize("command", [("dmon", "-c", "1"), ("--nonsense",), ("-L=1",)])
+@pytest.mark.parametrize("command", [("vgpu",), ("--nonsense",), ("-L=1",)])
 def test_what_is_not_covered_is_refused_and_says_so_in_the_log(driver: Driver, command: tuple[str, ...]) -> None:
     done = nvidia_smi(*command)
     assert done.returncode == 2
     assert done.stdout == f"ERROR: Option {command[0]} is not recognized. Please run 'nvidia-smi -h'.\n\n"
     assert not driver.calls[-1].covered
+
+
+def test_what_is_not_known_behind_another_argument(driver: Driver) -> None:
+    done = nvidia_smi("--query-gpu=index", "-format=csv")
+    assert done.returncode == 2
+    assert done.stdout == "ERROR: Option -format=csv is not recognized. Please run 'nvidia-smi -h' for help.\n\n"
 
 
 def test_unknown_gpus_and_no_gpus(driver: Driver) -> None:

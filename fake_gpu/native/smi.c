@@ -1,5 +1,7 @@
 /* nvidia-smi: tells the driver how it was run, then does what the driver says until it is told to exit. */
 #define _GNU_SOURCE
+#include <fcntl.h>
+#include <limits.h>
 #include <poll.h>
 #include <signal.h>
 #include <sys/auxv.h>
@@ -31,6 +33,21 @@ static void leave_grandchild(int fd)
     _exit(0);
 }
 
+/* Has what follows written into a file: its name, NUL, and what to say where it cannot be opened. */
+static int write_into(const char *data, uint32_t size)
+{
+    const char *end = memchr(data, '\0', size);
+    if (end == NULL)
+        return 255;
+    int file = open(data, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+    if (file < 0 || dup2(file, STDOUT_FILENO) < 0) {
+        write_all(STDOUT_FILENO, end + 1, size - (uint32_t)(end + 1 - data));
+        return 255;
+    }
+    close(file);
+    return -1;
+}
+
 /* Does one thing. Returns the exit code, or -1 to go on. */
 static int obey(int fd, const char *order, uint32_t size)
 {
@@ -42,6 +59,8 @@ static int obey(int fd, const char *order, uint32_t size)
     case 'e':
         write_all(STDERR_FILENO, data, size - 1);
         return -1;
+    case 'f':
+        return write_into(data, size - 1);
     case 'i':
         signal(SIGTERM, SIG_IGN);
         return -1;

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from fake_gpu.derived import clock_mhz, is_idle
+from fake_gpu.derived import ClockName, clock_mhz, is_idle
 from fake_gpu.gpu import Gpu
 from fake_gpu.nvml.codes import NvmlError
 from fake_gpu.nvml.dispatch import Call, nvml
 from fake_gpu.nvml.pack import counted, one_of, u32, u64
 from fake_gpu.profile import Clock
 
+_NAMES: tuple[ClockName, ...] = ("graphics", "sm", "memory", "video")
 _DOMAINS = 4
 _IDS = 4
 _CURRENT, _CUSTOMER_BOOST = 0, 3
@@ -25,7 +26,7 @@ def _domain(gpu: Gpu, domain: int) -> Clock:
 
 @nvml("nvmlDeviceGetClockInfo")
 def clock(call: Call, gpu: Gpu, domain: int) -> bytes:
-    return u32(clock_mhz(gpu, _domain(gpu, domain)))
+    return u32(clock_mhz(gpu, _NAMES[one_of(domain, _DOMAINS)]))
 
 
 @nvml("nvmlDeviceGetMaxClockInfo")

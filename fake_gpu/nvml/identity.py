@@ -7,7 +7,7 @@ import struct
 from fake_gpu.gpu import Gpu
 from fake_gpu.nvml.codes import NvmlError
 from fake_gpu.nvml.dispatch import Call, nvml
-from fake_gpu.nvml.pack import PAIR, expect_version, known, one_of, text, u32
+from fake_gpu.nvml.pack import PAIR, expect_version, known, number, one_of, text, u32
 
 ARCHITECTURES = ("kepler", "maxwell", "pascal", "volta", "turing", "ampere", "ada", "hopper", "blackwell")
 """In the order of NVML's numbers, which begin with 2 for Kepler."""
@@ -122,7 +122,7 @@ def compute_capability(call: Call, gpu: Gpu) -> tuple[bytes, bytes]:
 
 @nvml("nvmlDeviceGetNumGpuCores")
 def cores(call: Call, gpu: Gpu) -> bytes:
-    return u32(gpu.profile.cuda_cores)
+    return number(gpu.profile.cuda_cores)
 
 
 @nvml("nvmlDeviceGetGspFirmwareVersion")

@@ -79,9 +79,8 @@ def nvlink_version_number(gpu: Gpu) -> int:
 
 @nvml("nvmlDeviceGetNvLinkState")
 def nvlink_state(call: Call, gpu: Gpu, link: int) -> bytes:
-    """Active."""
     check_nvlink(gpu, link)
-    return u32(1)
+    return u32(gpu.profile.nvlinks_active)
 
 
 @nvml("nvmlDeviceGetNvLinkVersion")

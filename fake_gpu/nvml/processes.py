@@ -10,6 +10,8 @@ from fake_gpu.nvml.codes import NvmlError
 from fake_gpu.nvml.dispatch import Call, nvml
 from fake_gpu.nvml.pack import PAIR, counted, expect_version, u32
 
+_NOT_AVAILABLE = 0xFFFF_FFFF_FFFF_FFFF
+"""NVML_VALUE_NOT_AVAILABLE of nvml.h, as an unsigned number."""
 _NO_INSTANCE = 0xFFFF_FFFF
 """GPU and compute instance of a process on a card that is not partitioned."""
 
@@ -42,7 +44,11 @@ def _pack_detail(pid: int, size: int) -> bytes:
 
 def _running(call: Call, gpu: Gpu, mode: int, pack: Packer) -> list[bytes]:
     types = _MODE_TYPES[mode]
-    return [pack(one.pid, size) for one, size in gpu.processes_at(call.now_ns) if one.compute_type in types]
+    return [
+        pack(one.pid, _NOT_AVAILABLE if one.size is None else one.size)
+        for one in gpu.listed_at(call.now_ns)
+        if one.process.compute_type in types
+    ]
 
 
 def _register(mode: int, kind: str) -> None:
@@ -91,7 +97,7 @@ def _shares(call: Call, gpu: Gpu, after_us: int) -> tuple[int, list[tuple[int, i
     seen_us = int(call.driver.wall_time() * 1e6)
     doing = gpu.activity
     card = (doing.gpu_percent, doing.memory_percent, doing.encoder_percent, doing.decoder_percent)
-    pids = [process.pid for process, _ in gpu.processes_at(call.now_ns)]
+    pids = [one.pid for one in gpu.listed_at(call.now_ns)]
     if not pids or not any(card) or after_us >= seen_us:
         raise NvmlError("NOT_FOUND")
     sm, memory, encoder, decoder = (percent // len(pids) for percent in card)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
@@ -36,6 +37,9 @@ class Execution:
     at_once: bytes
     orders: bytes
     delay_ns: int
+    again_ns: int = 0
+    """So long after the orders `again` says what comes next; 0: nothing does."""
+    again: Callable[[], Execution] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,14 +51,20 @@ class _Plan:
     needs_gpus: bool
     refusal: Output | None = None
     covered: bool = True
+    asks_for_fields: bool = False
+    """It is refused for a field that a card's own profile may know."""
 
 
 def execute(driver: Driver, frame: bytes, pid: int) -> Execution:
     """Answers one run of process `pid`, and logs it. Raises BadRequest for a frame that our executable never sends."""
-    plan = _plan(frame)
+    return _round(driver, _plan(frame), pid, 1)
+
+
+def _round(driver: Driver, plan: _Plan, pid: int, number: int) -> Execution:
+    """One output of a run; a loop has several, and each is a call of its own to faults and the log."""
     now = driver.sync()
     counted = driver.enumerated
-    gpus = select(counted, plan.request.ids) if plan.needs_gpus else ()
+    gpus = select(counted, plan.request.ids) if plan.needs_gpus or plan.asks_for_fields else ()
     fortune = _FORTUNE
     faults: tuple[Fault, ...] = ()
     if driver.has_faults:
@@ -62,23 +72,41 @@ def execute(driver: Driver, frame: bytes, pid: int) -> Execution:
         met = driver.injections_met("nvidia-smi", plan.command_line, reported)
         faults = tuple([injection.fault for injection in met])
         fortune = add_up(met, reported)
-    output = _output(plan, Run(driver, plan.request, counted, gpus, now, fortune.failures), fortune)
+    request = plan.request if number == 1 else replace(plan.request, header=False)
+    output = _output(plan, Run(driver, request, counted, gpus, now, fortune.failures), fortune)
     code, delay_ns = (None, None) if fortune.delay_ns == NEVER else (output.code, fortune.delay_ns)
     driver.log.write(("nvidia-smi", plan.command_line, pid, now, code, faults, plan.covered, delay_ns))
-    return Execution(_IGNORE_SIGTERM if fortune.ignores_sigterm else b"", _orders(output, fortune), fortune.delay_ns)
+    first = _IGNORE_SIGTERM if fortune.ignores_sigterm else b""
+    if number == 1 and request.filename is not None:
+        first += _into_file(request.filename)
+    if request.every_ns is None or number == request.count or output.code:
+        return Execution(first, _orders(output, fortune), fortune.delay_ns)
+    return Execution(
+        first,
+        _orders(output, fortune, ends=False),
+        fortune.delay_ns,
+        request.every_ns,
+        lambda: _round(driver, plan, pid, number + 1),
+    )
+
+
+def _into_file(name: str) -> bytes:
+    failure = f"ERROR: Could not open {name} for writing\n"
+    order = b"f" + name.encode("utf-8", "surrogateescape") + b"\0" + failure.encode("utf-8", "surrogateescape")
+    return _U32.pack(len(order)) + order
 
 
 def _output(plan: _Plan, run: Run, fortune: Misfortune) -> Output:
     if fortune.exit_status is not None or (fortune.nvml_error and plan.needs_gpus):
         return fortune.output(run.driver_version)
-    if plan.refusal is not None:
+    if plan.refusal is not None and not (plan.asks_for_fields and modes.cards_know(run)):
         return plan.refusal
-    if plan.needs_gpus and not run.gpus:
+    if (plan.needs_gpus or plan.asks_for_fields) and not run.gpus:
         return Output(NO_DEVICES_TEXT, NO_DEVICES)
     return modes.render(run)
 
 
-def _orders(output: Output, fortune: Misfortune) -> bytes:
+def _orders(output: Output, fortune: Misfortune, *, ends: bool = True) -> bytes:
     text = output.text if fortune is _FORTUNE else fortune.spoil(output.text)
     data = text.encode("utf-8", "surrogateescape")
     parts: list[bytes] = []
@@ -87,7 +115,8 @@ def _orders(output: Output, fortune: Misfortune) -> bytes:
         parts += (_U32.pack(1 + len(chunk)), b"o", chunk)
     if fortune.holds_pipe:
         parts.append(_LEAVE_GRANDCHILD)
-    parts += (_U32.pack(2), b"x", output.code.to_bytes(1, "little"))
+    if ends:
+        parts += (_U32.pack(2), b"x", output.code.to_bytes(1, "little"))
     return b"".join(parts)
 
 
@@ -95,11 +124,13 @@ def _orders(output: Output, fortune: Misfortune) -> bytes:
 def _plan(frame: bytes) -> _Plan:
     arguments = strings_of(frame)[1:-2]  # the rest: its own name, its working directory, its terminal
     command_line = " ".join(["nvidia-smi", *arguments])
+    request = Request()
     try:
         request = parse(tuple(arguments))
         modes.check(request)
     except RefusedError as refused:
-        return _Plan(command_line, Request(), False, Output(refused.text, refused.code), refused.covered)
+        said = Output(refused.text, refused.code)
+        return _Plan(command_line, request, False, said, refused.covered, request.mode == "query-gpu")
     return _Plan(command_line, request, request.mode not in modes.NEED_NO_GPU)
 
 

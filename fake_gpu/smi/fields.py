@@ -13,20 +13,23 @@ Read = Callable[[Reading], Value]
 
 
 def live(name: str, unit: str, read: Read) -> Column:
-    """A field of the driver's state: nothing overrides it."""
-    return Column(name, unit, read)
+    """A field of the driver's state. A profile that quotes it knows why: its card does not say, say."""
+    return Column(name, unit, _or_quoted(name, unit, read))
 
 
 def fact(name: str, unit: str, read: Read) -> Column:
     """A field that the profile's `smi` table may give; else what `read` makes of the profile's other facts."""
+    return Column(name, unit, _or_quoted(name, unit, read))
 
+
+def _or_quoted(name: str, unit: str, read: Read) -> Read:
     def read_or_quote(reading: Reading) -> Value:
-        said = reading.profile.smi.get(name)
+        said = reading.said.get(name)
         if said is None:
             return read(reading)
         return Quantity(said.removesuffix(f" {unit}")) if unit and said[:1].isdigit() else said
 
-    return Column(name, unit, read_or_quote)
+    return read_or_quote
 
 
 def fixed(name: str, unit: str = "", value: Value = None) -> Column:

@@ -8,7 +8,6 @@ from fake_gpu.derived import averages_power, clock_mhz, counts_sram_errors, marg
 from fake_gpu.smi.columns import Column, Value
 from fake_gpu.smi.fields import DEPRECATED, fact, fixed, fixed_all, live, switch
 from fake_gpu.smi.run import Reading
-from fake_gpu.units import to_mib
 
 
 def _unless_mig(reading: Reading, percent: int) -> Value:
@@ -16,10 +15,10 @@ def _unless_mig(reading: Reading, percent: int) -> Value:
 
 
 MEMORY: Final[tuple[Column, ...]] = (
-    live("memory.total", "MiB", lambda r: to_mib(r.memory.total)),
-    live("memory.reserved", "MiB", lambda r: to_mib(r.memory.reserved)),
-    live("memory.used", "MiB", lambda r: to_mib(r.memory.used)),
-    live("memory.free", "MiB", lambda r: to_mib(r.memory.free)),
+    live("memory.total", "MiB", lambda r: r.run.mib(r.memory.total) if r.gpu.view.memory else None),
+    live("memory.reserved", "MiB", lambda r: r.run.mib(r.memory.reserved) if r.gpu.view.memory else None),
+    live("memory.used", "MiB", lambda r: r.run.mib(r.memory.used) if r.gpu.view.memory else None),
+    live("memory.free", "MiB", lambda r: r.run.mib(r.memory.free) if r.gpu.view.memory else None),
     fixed("compute_mode", "", "Default"),
     live("compute_cap", "", lambda r: "{}.{}".format(*r.profile.compute_capability)),
     live("utilization.gpu", "%", lambda r: _unless_mig(r, r.gpu.activity.gpu_percent)),
@@ -132,10 +131,10 @@ POWER: Final[tuple[Column, ...]] = (
 )
 
 CLOCKS: Final[tuple[Column, ...]] = (
-    live("clocks.current.graphics", "MHz", lambda r: clock_mhz(r.gpu, r.profile.clocks.graphics)),
-    live("clocks.current.sm", "MHz", lambda r: clock_mhz(r.gpu, r.profile.clocks.sm)),
-    live("clocks.current.memory", "MHz", lambda r: clock_mhz(r.gpu, r.profile.clocks.memory)),
-    live("clocks.current.video", "MHz", lambda r: clock_mhz(r.gpu, r.profile.clocks.video)),
+    live("clocks.current.graphics", "MHz", lambda r: clock_mhz(r.gpu, "graphics")),
+    live("clocks.current.sm", "MHz", lambda r: clock_mhz(r.gpu, "sm")),
+    live("clocks.current.memory", "MHz", lambda r: clock_mhz(r.gpu, "memory")),
+    live("clocks.current.video", "MHz", lambda r: clock_mhz(r.gpu, "video")),
     *fixed_all(
         "clocks.applications.graphics clocks.applications.memory "
         "clocks.default_applications.graphics clocks.default_applications.memory",

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterable, Mapping
 from typing import Final
 
-from fake_gpu.smi import query_apps, query_gpu
-from fake_gpu.smi.arguments import HELP
+from fake_gpu.smi import query_apps, query_gpu, query_lists
+from fake_gpu.smi.arguments import DISPLAYS, HELP
 from fake_gpu.smi.columns import Column
 from fake_gpu.smi.run import Output, Run
 
@@ -25,7 +26,10 @@ nvidia-smi [OPTION1 [ARG1]] [OPTION2 [ARG2]] ...
 
   LIST OPTIONS:
 
-    -L,   --list-gpus           One line for each GPU: index, name, UUID.
+    -L,   --list-gpus           One line for each GPU: index, name, UUID; and one for
+                                each MIG device.
+
+    -B,   --list-excluded-gpus  GPUs that the driver leaves alone: none.
 
   SUMMARY OPTIONS:
 
@@ -35,6 +39,23 @@ nvidia-smi [OPTION1 [ARG1]] [OPTION2 [ARG2]] ...
 
     -i,   --id=                 Only these GPUs: index, UUID, serial number or PCI
                                 bus id, or several of them with commas between.
+    -f,   --filename=           Into this file instead of stdout.
+    -l,   --loop=               Again each so many seconds (5), until it is ended.
+
+  QUERY OPTIONS:
+
+    -q,   --query               Everything about each GPU.
+
+    [plus any of]
+
+    -i,   --id=                 Only these GPUs, as above.
+    -f,   --filename=           Into this file instead of stdout.
+    -x,   --xml-format          As XML.
+    -d,   --display=            Only these parts, with commas between:
+{displays}
+                                Not with -x.
+    -l,   --loop=               Again each so many seconds (5), until it is ended.
+    -lms, --loop-ms=            Again each so many milliseconds.
 
   SELECTIVE QUERY OPTIONS:
 
@@ -44,6 +65,14 @@ nvidia-smi [OPTION1 [ARG1]] [OPTION2 [ARG2]] ...
                                 --help-query-gpu lists the names.
     --query-compute-apps=       The named properties of each compute process.
                                 --help-query-compute-apps lists the names.
+    --query-accounted-apps=     Of each process that was accounted: accounting is off.
+                                --help-query-accounted-apps lists the names.
+    --query-retired-pages=      Of each page of memory that is retired.
+                                --help-query-retired-pages lists the names.
+    --query-remapped-rows=      Of the remapped rows of each GPU.
+                                --help-query-remapped-rows lists the names.
+    --query-supported-clocks=   Of each clock that a GPU can be set to.
+                                --help-query-supported-clocks lists the names.
 
     [mandatory]
 
@@ -54,6 +83,17 @@ nvidia-smi [OPTION1 [ARG1]] [OPTION2 [ARG2]] ...
     [plus any of]
 
     -i,   --id=                 Only these GPUs, as above.
+    -f,   --filename=           Into this file instead of stdout.
+    -l,   --loop=               Again each so many seconds (5), until it is ended.
+    -lms, --loop-ms=            Again each so many milliseconds.
+
+ Monitoring, a line for each GPU (dmon) or process (pmon) each second:
+    dmon, pmon                  [-i GPUS] [-d SECONDS] [-c COUNT] [-s METRICS]
+                                [-o D|T] [-f FILE]
+
+ How the GPUs are connected:
+    topo -m                     A matrix.
+    nvlink -s                   The NVLinks of each GPU.
 """
 
 _LIST: Final = 'List of valid properties to query for the switch "--{switch}":\n'
@@ -99,10 +139,19 @@ _MEANINGS: Final = {
 def render(run: Run) -> Output:
     """The text that is asked for."""
     if run.request.mode == HELP:
-        return Output(_USAGE.format(version=run.driver_version))
+        return Output(_USAGE.format(version=run.driver_version, displays=_displays()))
     if run.request.mode == "help-query-gpu":
         return Output(_fields("query-gpu", query_gpu.COLUMNS, query_gpu.ALIASES))
-    return Output(_fields("query-compute-apps", query_apps.COLUMNS, query_apps.ALIASES))
+    if run.request.mode == "help-query-compute-apps":
+        return Output(_fields("query-compute-apps", query_apps.COLUMNS, query_apps.ALIASES))
+    query = run.request.mode.removeprefix("help-")
+    return Output(_fields(query, query_lists.COLUMNS[query], query_lists.ALIASES[query]))
+
+
+def _displays() -> str:
+    return textwrap.fill(
+        ", ".join(sorted(DISPLAYS)), 84, initial_indent=" " * 36, subsequent_indent=" " * 36, break_long_words=False
+    )
 
 
 def _fields(switch: str, columns: Iterable[Column], aliases: Mapping[str, str]) -> str:

@@ -6,12 +6,11 @@ from functools import lru_cache
 from typing import Final, NamedTuple
 
 from fake_gpu.gpu import Gpu
-from fake_gpu.process import Process
 from fake_gpu.smi.arguments import Request
 from fake_gpu.smi.columns import Column, choose, header_line, row_line
 from fake_gpu.smi.failures import line_by_line
 from fake_gpu.smi.run import Output, Run
-from fake_gpu.units import to_mib
+from fake_gpu.view import Listed
 
 
 class App(NamedTuple):
@@ -19,9 +18,7 @@ class App(NamedTuple):
 
     run: Run
     gpu: Gpu
-    process: Process
-    held: int
-    """Bytes."""
+    listed: Listed
 
 
 COLUMNS: Final[tuple[Column, ...]] = (
@@ -30,9 +27,9 @@ COLUMNS: Final[tuple[Column, ...]] = (
     Column("gpu_bus_id", "", lambda app: app.gpu.pci_bus_id),
     Column("gpu_serial", "", lambda app: app.gpu.serial),
     Column("gpu_uuid", "", lambda app: app.gpu.uuid),
-    Column("pid", "", lambda app: app.process.pid),
-    Column("process_name", "", lambda app: app.process.name),
-    Column("used_gpu_memory", "MiB", lambda app: to_mib(app.held)),
+    Column("pid", "", lambda app: app.listed.pid),
+    Column("process_name", "", lambda app: app.listed.name),
+    Column("used_gpu_memory", "MiB", lambda app: None if app.listed.size is None else app.run.mib(app.listed.size)),
 )
 
 ALIASES: Final[dict[str, str]] = {"name": "process_name", "used_memory": "used_gpu_memory"}
@@ -53,9 +50,9 @@ def render(run: Run) -> Output:
 
     def rows(gpu: Gpu) -> str:
         return "".join(
-            row_line(columns, App(run, gpu, process, held), units, measured=run.measures(gpu))
-            for process, held in gpu.processes_at(run.now_ns)
-            if process.compute_type != "G"
+            row_line(columns, App(run, gpu, listed), units, measured=run.measures(gpu))
+            for listed in gpu.listed_at(run.now_ns)
+            if listed.process.compute_type != "G"
         )
 
     return line_by_line(run, rows, header_line(columns) if run.request.header else "")

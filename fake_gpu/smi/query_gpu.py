@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import Final
 
+from fake_gpu.gpu import Gpu
 from fake_gpu.smi import fields_load, fields_place
-from fake_gpu.smi.arguments import Request
-from fake_gpu.smi.columns import Column, choose, header_line, row_line
+from fake_gpu.smi.arguments import RefusedError, Request
+from fake_gpu.smi.columns import Column, Value, choose, header_line, row_line
 from fake_gpu.smi.failures import line_by_line
+from fake_gpu.smi.fields import fact
 from fake_gpu.smi.run import Output, Reading, Run
 
 COLUMNS: Final[tuple[Column, ...]] = (
@@ -73,9 +76,27 @@ def columns_of(request: Request) -> tuple[Column, ...]:
     return choose(_BY_NAME, request)
 
 
+def columns_for(request: Request, gpus: Iterable[Gpu]) -> tuple[Column, ...]:
+    """The same, with the fields that only these cards' profiles know."""
+    try:
+        return columns_of(request)
+    except RefusedError:
+        headers = [header for gpu in gpus for header in gpu.profile.smi_more]
+        return choose({**_BY_NAME, **{column.name: column for column in map(_quoted, headers)}}, request)
+
+
+def _quoted(header: str) -> Column:
+    name, _, unit = header.removesuffix("]").partition(" [")
+
+    def read(reading: Reading) -> Value:
+        return reading.said.get(name, reading.profile.smi_more.get(header))
+
+    return fact(name, unit, read)
+
+
 def render(run: Run) -> Output:
     """The whole output."""
-    columns, units = columns_of(run.request), run.request.units
+    columns, units = columns_for(run.request, run.counted), run.request.units
     return line_by_line(
         run,
         lambda gpu: row_line(columns, Reading(run, gpu), units, measured=run.measures(gpu)),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from fake_gpu.gpu import Presence
 from fake_gpu.nvml.codes import CODES
+from fake_gpu.units import MIB, to_mib
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -19,6 +20,16 @@ if TYPE_CHECKING:
 SUCCESS: Final = CODES["SUCCESS"]
 LOST: Final = CODES["GPU_IS_LOST"]
 NOT_SUPPORTED: Final = CODES["NOT_SUPPORTED"]
+
+
+_FIRST_THAT_ROUNDS: Final = 545
+"""Drivers 515 and 535 cut MiB, 570 and later round them up; those between nobody has looked at."""
+
+
+def cuts_mib(driver_version: str) -> bool:
+    """Whether a driver cuts MiB, instead of rounding them up."""
+    major = driver_version.split(".")[0]
+    return major.isdigit() and int(major) < _FIRST_THAT_ROUNDS
 
 
 class Output(NamedTuple):
@@ -71,6 +82,14 @@ class Run:
         """Such as "590.48.01"."""
         return self.driver.driver_version
 
+    def mib(self, size: int) -> int:
+        """MiB as this driver prints them: see `units.to_mib`."""
+        return size // MIB if self._cuts else to_mib(size)
+
+    @cached_property
+    def _cuts(self) -> bool:
+        return cuts_mib(self.driver_version)
+
     @cached_property
     def timestamp(self) -> str:
         """Local time as queries print it: "2026/07/03 22:10:46.109"."""
@@ -81,12 +100,15 @@ class Run:
 class Reading:
     """One GPU in one run: the memory that it shows is of one instant."""
 
-    __slots__ = ("_memory", "gpu", "profile", "run")
+    __slots__ = ("_memory", "gpu", "profile", "run", "said")
 
     def __init__(self, run: Run, gpu: Gpu) -> None:
         self.run = run
         self.gpu = gpu
         self.profile = gpu.profile
+        said = gpu.activity.said
+        self.said: Mapping[str, str] = {**gpu.profile.smi, **said} if said else gpu.profile.smi
+        """What is quoted instead of made up, by the names of fields."""
         self._memory: Memory | None = None
 
     @property

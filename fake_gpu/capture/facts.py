@@ -1,0 +1,218 @@
+"""From what a card said to its profile."""
+
+from __future__ import annotations
+
+from typing import Any, Final, get_args
+
+import msgspec
+
+from fake_gpu.capture.live import IDENTITY, MODELLED, is_live
+from fake_gpu.capture.seen import SeenCard, SeenInstance, is_absent, number
+from fake_gpu.errors import InvalidValue
+from fake_gpu.profile import (
+    Architecture,
+    Brand,
+    Clock,
+    Clocks,
+    Memory,
+    MigDevice,
+    Pci,
+    Power,
+    Profile,
+    Temperature,
+)
+from fake_gpu.smi.layout import columns
+from fake_gpu.smi.layout import write as write_layout
+from fake_gpu.smi.run import Reading
+
+_BY_CAPABILITY: Final[tuple[tuple[tuple[int, int], Architecture], ...]] = (
+    ((10, 0), "blackwell"),
+    ((9, 0), "hopper"),
+    ((8, 9), "ada"),
+    ((8, 0), "ampere"),
+    ((7, 5), "turing"),
+    ((7, 0), "volta"),
+    ((6, 0), "pascal"),
+    ((5, 0), "maxwell"),
+    ((3, 0), "kepler"),
+)
+_SHARED_MIB: Final = 131_072
+"""MiB of a card that uses the host's memory and tells no figure."""
+_SMS_OF_A_SLICE: Final = {"ampere": 14, "hopper": 16, "blackwell": 18}
+
+
+def of(fields: dict[str, str], name: str) -> str:
+    """What a field says; "[N/A]" for one that was not printed."""
+    return fields.get(name, "[N/A]")
+
+
+def optional(fields: dict[str, str], name: str) -> int | None:
+    """The number in a field; None where the card does not say."""
+    said = of(fields, name)
+    return None if is_absent(said) or not said.lstrip("-")[:1].isdigit() else number(said)
+
+
+def _on(fields: dict[str, str], name: str) -> bool | None:
+    return {"Enabled": True, "Disabled": False}.get(of(fields, name))
+
+
+def profile_of(card: SeenCard, *, reserved: float, nvlinks: int, active: bool, dtd: str | None) -> Profile:
+    """The facts, before what nvidia-smi says beside them is quoted. Raises InvalidValue where the essential lacks."""
+    fields = card.fields
+    if is_absent(of(fields, "name")) or "memory.total" not in fields:
+        raise InvalidValue("the output names no product or no total memory: give all of `nvidia-smi -q -x`")
+    total = optional(fields, "memory.total")
+    architecture, capability = _architecture(fields)
+    brand = of(fields, "brand").lower()
+    return Profile(
+        name=fields["name"],
+        architecture=architecture,
+        brand=brand if brand in get_args(Brand) else "nvidia",  # type: ignore[arg-type]  # it is one of them
+        compute_capability=capability,
+        memory=Memory(
+            total_mib=total or _SHARED_MIB,
+            reserved_mib=max(0.0, reserved),
+            bar1_mib=optional(fields, "bar1.total") or 256,
+            told=total is not None,
+        ),
+        pci=_pci(fields),
+        power=_power(fields),
+        clocks=_clocks(card),
+        temperature=_temperature(fields),
+        idle_pstate=min(15, number(of(fields, "pstate").removeprefix("P"))),
+        fans=0 if optional(fields, "fan.speed") is None else 1,
+        fan_idle_percent=min(100, optional(fields, "fan.speed") or 0),
+        ecc=_on(fields, "ecc.mode.current"),
+        mig=_on(fields, "mig.mode.current"),
+        persistence=of(fields, "persistence_mode") == "Enabled",
+        display=of(fields, "display_active") == "Enabled",
+        has_serial=not is_absent(of(fields, "serial")),
+        nvlinks=nvlinks,
+        nvlinks_active=active,
+        vbios=of(fields, "vbios_version"),
+        part_number=None if is_absent(of(fields, "board_part_number")) else fields["board_part_number"],
+        mig_devices=tuple(_mig_device(instance, architecture) for instance in card.instances),
+        smi_more=card.more,
+        log="\n".join(write_layout(list(card.nodes))) + "\n" if card.nodes else None,
+        dtd=dtd,
+    )
+
+
+def _architecture(fields: dict[str, str]) -> tuple[Architecture, tuple[int, int]]:
+    major, _, minor = of(fields, "compute_cap").partition(".")
+    if major.isdigit() and minor.isdigit():
+        known = (int(major), int(minor))
+        for least, name in _BY_CAPABILITY:
+            if known >= least:
+                return name, known
+    named = of(fields, "architecture").lower().split(" ")[0]
+    for least, name in _BY_CAPABILITY:
+        if name == named:
+            # -q does not tell the smaller Ampere chips from the A100, but only that one can be partitioned.
+            small = name == "ampere" and is_absent(of(fields, "mig.mode.current"))
+            return name, (8, 6) if small else least
+    raise InvalidValue(f"the output names an architecture that is not known: {of(fields, 'architecture')!r}")
+
+
+def _pci(fields: dict[str, str]) -> Pci:
+    def hexadecimal(name: str, default: int) -> int:
+        said = of(fields, name)
+        return default if is_absent(said) else int(said, 16)
+
+    return Pci(
+        device_id=hexadecimal("pci.device_id", 0x10DE),
+        subsystem_id=hexadecimal("pci.sub_device_id", 0),
+        sub_class=hexadecimal("pci.subClass", 2),
+        max_generation=optional(fields, "pcie.link.gen.gpumax") or optional(fields, "pcie.link.gen.max") or 1,
+        max_width=optional(fields, "pcie.link.width.max") or 16,
+        host_generation=optional(fields, "pcie.link.gen.hostmax"),
+        idle_generation=optional(fields, "pcie.link.gen.current"),
+    )
+
+
+def watts(fields: dict[str, str], name: str) -> float:
+    """Watts; 0 where the card does not say."""
+    said = of(fields, name).removesuffix(" W")
+    try:
+        return float(said)
+    except ValueError:
+        return 0.0
+
+
+def _power(fields: dict[str, str]) -> Power:
+    default = watts(fields, "power.default_limit") or watts(fields, "power.limit")
+    return Power(
+        idle=watts(fields, "power.draw") or watts(fields, "power.draw.average"),
+        default_limit=default,
+        min_limit=min(default, watts(fields, "power.min_limit")),
+        max_limit=max(default, watts(fields, "power.max_limit")),
+    )
+
+
+def _clocks(card: SeenCard) -> Clocks:
+    clocks: dict[str, Any] = {}
+    for name in ("graphics", "sm", "memory", "video"):
+        idle = optional(card.fields, f"clocks.current.{name}") or 0
+        clocks[name] = Clock(idle=idle, max=max(1, optional(card.fields, f"clocks.max.{name}") or idle))
+    supported = card.supported_clocks
+    return Clocks(
+        **clocks,
+        supported_memory=tuple(memory for memory, _ in supported),
+        supported_graphics=tuple(graphics for _, graphics in supported),
+    )
+
+
+def _temperature(fields: dict[str, str]) -> Temperature:
+    margin = optional(fields, "temperature.gpu.tlimit")
+    now = optional(fields, "temperature.gpu") or 0
+    highest = optional(fields, "temperature.gpu_max") if margin is None else now + margin
+
+    def limit(name: str) -> int | None:
+        below = optional(fields, f"tlimit.{name}")
+        if highest is not None and below is not None:
+            return highest - below
+        return optional(fields, f"temperature.{name}")
+
+    return Temperature(
+        idle=max(0, now),
+        memory_idle=optional(fields, "temperature.memory"),
+        slowdown=limit("slowdown"),
+        shutdown=limit("shutdown"),
+        memory_max=optional(fields, "temperature.memory_max"),
+        gpu_max=highest,
+        tells_margin=margin is not None,
+    )
+
+
+def _mig_device(instance: SeenInstance, architecture: str) -> MigDevice:
+    slices = max(1, instance.counts.get("multiprocessors", 0) // _SMS_OF_A_SLICE.get(architecture, 14))
+    return MigDevice(
+        name=f"{slices}g.{-(-instance.total // 1024)}gb",
+        gpu_instance=instance.gpu_instance,
+        compute_instance=instance.compute_instance,
+        memory_mib=instance.total,
+        idle_mib=instance.used,
+        bar1_mib=instance.bar1_total,
+        **instance.counts,
+    )
+
+
+def plain(text: str) -> str:
+    """What is said, however it is bracketed."""
+    return text[1:-1] if text[:1] == "[" and text[-1:] == "]" else text
+
+
+def quoted(profile: Profile, reading: Reading, fields: dict[str, str]) -> Profile:
+    """The profile with what nvidia-smi says otherwise than the facts have it. `reading`: of such a card."""
+    smi = dict(profile.smi)
+    for name, text in fields.items():
+        column = columns().get(name)
+        if column is None or name in IDENTITY or name in MODELLED:
+            continue
+        shown = column.cell(reading, True)
+        if is_live(name):
+            if is_absent(text) and not is_absent(shown):
+                smi[name] = "[N/A]"
+        elif plain(shown) != plain(text):
+            smi[name] = text
+    return msgspec.structs.replace(profile, smi=smi)

@@ -1,0 +1,77 @@
+"""What one command's output says, whatever the command: cards, their fields, their processes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from fake_gpu.process import ComputeType
+from fake_gpu.smi.layout import Node
+
+
+@dataclass(frozen=True, slots=True)
+class SeenProcess:
+    """One process. `mib` None: its memory is not told. `place`: its GPU and compute instance, where it has them."""
+
+    pid: int
+    name: str
+    kind: ComputeType = "C"
+    mib: int | None = None
+    place: tuple[int, int] | None = None
+    percent: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class SeenInstance:
+    """One MIG device, as -q shows it. Memory in MiB."""
+
+    gpu_instance: int
+    compute_instance: int
+    counts: dict[str, int]
+    total: int
+    used: int
+    free: int
+    bar1_total: int
+    bar1_used: int
+
+
+@dataclass(frozen=True, slots=True)
+class SeenCard:
+    """One GPU. `fields`: by the names of --query-gpu and of smi/fields_log.py, as --query-gpu prints them."""
+
+    fields: dict[str, str]
+    processes: tuple[SeenProcess, ...] = ()
+    instances: tuple[SeenInstance, ...] = ()
+    nodes: tuple[Node, ...] = ()
+    supported_clocks: tuple[tuple[int, tuple[int, ...]], ...] = ()
+    more: dict[str, str] = field(default_factory=dict)
+    """Fields of --query-gpu that are not known here, by what stands above them."""
+
+    def over(self, other: SeenCard) -> SeenCard:
+        """This, and what only the other says."""
+        return replace(
+            self,
+            fields={**other.fields, **self.fields},
+            instances=self.instances or other.instances,
+            nodes=self.nodes or other.nodes,
+            supported_clocks=self.supported_clocks or other.supported_clocks,
+            more=self.more or other.more,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """One output. `when`: the local time that it shows, in seconds since the epoch; None: it shows none."""
+
+    cards: tuple[SeenCard, ...]
+    when: float | None = None
+
+
+def number(text: str) -> int:
+    """The number that "345 MHz" begins with; 0 where there is none."""
+    digits = text.split(" ")[0].split(".")[0].lstrip("-")
+    return int(digits) * (-1 if text.startswith("-") else 1) if digits.isdigit() else 0
+
+
+def is_absent(text: str) -> bool:
+    """Whether a card says that it does not say."""
+    return text.strip("[]") in ("N/A", "Not Supported", "")

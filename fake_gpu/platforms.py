@@ -1,0 +1,122 @@
+"""Platforms that measure differently, as scenarios: NVML and nvidia-smi agree in each.
+
+Each takes the driver, and the GPUs that are meant where not all of those that are there.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from fake_gpu.errors import InvalidValue
+from fake_gpu.fault import Fault
+from fake_gpu.mig import instances_of
+from fake_gpu.profile import MigDevice
+from fake_gpu.units import Duration
+
+if TYPE_CHECKING:
+    from fake_gpu.driver import Driver
+    from fake_gpu.gpu import Gpu
+
+_MIG_NAME: Final = re.compile(r"([1-7])g\.([0-9]+)gb")
+_USABLE: Final = 0.975
+"""Of a MIG device's nominal GiB: an H100's 3g.40gb has 40448 MiB, its 1g.10gb 9984."""
+_FIRST_HOST_PID: Final = 100_000
+
+
+def wddm(driver: Driver, *gpus: Gpu) -> None:
+    """Windows: what each process holds is not known; the card's used and free memory is."""
+    for gpu in gpus or driver.gpus:
+        _quote(gpu, {"driver_model.current": "WDDM", "driver_model.pending": "WDDM"})
+        gpu.view.process_memory = False
+
+
+def wsl(driver: Driver, *gpus: Gpu) -> None:
+    """Linux in Windows: the card's memory is known, its processes are not listed at all."""
+    for gpu in gpus or driver.gpus:
+        gpu.view.process_memory = gpu.view.processes = False
+
+
+def container(driver: Driver, *gpus: Gpu, host_pids_from: int = _FIRST_HOST_PID) -> None:
+    """A container without the host's PIDs: processes are listed by those, which mean nothing or another one inside.
+
+    A process with PID 40 is listed as 100040 by default, and its name as [Not Found]. Raises InvalidValue.
+    """
+    if isinstance(host_pids_from, bool) or not isinstance(host_pids_from, int) or host_pids_from < 1:
+        raise InvalidValue(f"host_pids_from={host_pids_from!r}: give a whole number above 0")
+    for gpu in gpus or driver.gpus:
+        gpu.view.host_pids_from = host_pids_from
+
+
+def unified_memory(driver: Driver, *gpus: Gpu) -> None:
+    """A card that shares the host's memory (GB10): its memory is `[N/A]` and NOT_SUPPORTED; each process's is known."""
+    for gpu in gpus or driver.gpus:
+        gpu.view.memory = False
+
+
+def partition(gpu: Gpu, *devices: str | MigDevice) -> None:
+    """MIG: the card consists of these devices, by their names ("3g.40gb") or with all that is known of them.
+
+    `gpu.instances` are they; `Process.run_in` puts a process into one. The card has no utilization any more. Raises
+    InvalidValue for a name that is none, and for devices that do not fit together.
+    """
+    facts = tuple(_device(device, place) for place, device in enumerate(devices))
+    if not facts:
+        raise InvalidValue("partition: name the devices, such as partition(gpu, '3g.40gb', '2g.20gb')")
+    wanted = sum(device.memory_mib for device in facts)
+    if wanted > gpu.memory.total >> 20:
+        raise InvalidValue(f"partition: the devices have {wanted} MiB, and {gpu!r} has {gpu.memory.total >> 20}")
+    gpu.profile = msgspec.structs.replace(gpu.profile, mig=True, mig_devices=facts)
+    gpu.instances = instances_of(gpu)
+
+
+def version_mismatch(driver: Driver) -> Callable[[], None]:
+    """The kernel's part of the driver is of another version, as after an update. Returns what ends it."""
+    return driver.inject(Fault.nvml("LIB_RM_VERSION_MISMATCH"))
+
+
+def driver_not_loaded(driver: Driver) -> Callable[[], None]:
+    """The kernel's part of the driver is not there. Returns what ends it."""
+    return driver.inject(Fault.nvml("DRIVER_NOT_LOADED"))
+
+
+def persistence_off(driver: Driver, delay: Duration = "1.2s") -> Callable[[], None]:
+    """The driver lets go of idle cards: each run of nvidia-smi, and each nvmlInit, has to wake them for `delay`.
+
+    Returns what makes them fast again. Raises InvalidValue for a delay that is none.
+    """
+    slow = Fault.slow(delay)
+    for gpu in driver.gpus:
+        gpu.profile = msgspec.structs.replace(gpu.profile, persistence=False)
+    ends = [driver.inject(slow, via=via) for via in ("nvidia-smi", "nvmlInit", "nvmlInit_v2", "nvmlInitWithFlags")]
+
+    def end() -> None:
+        for one in ends:
+            one()
+
+    return end
+
+
+def _device(device: str | MigDevice, place: int) -> MigDevice:
+    if isinstance(device, MigDevice):
+        return device
+    found = _MIG_NAME.fullmatch(device) if isinstance(device, str) else None
+    if found is None:
+        raise InvalidValue(f"{device!r} is no MIG device: give a name such as '3g.40gb', or a MigDevice")
+    slices = int(found[1])
+    return MigDevice(
+        name=device,
+        gpu_instance=place + 1,
+        memory_mib=round(int(found[2]) * 1024 * _USABLE),
+        multiprocessors=16 * slices,
+        copy_engines=slices,
+        decoders=slices,
+        jpeg=slices,
+    )
+
+
+def _quote(gpu: Gpu, fields: dict[str, str]) -> None:
+    gpu.profile = msgspec.structs.replace(gpu.profile, smi={**gpu.profile.smi, **fields})

@@ -1,0 +1,68 @@
+"""Writes profiles as the data files that `read_profile` reads."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+import msgspec
+
+from fake_gpu.profile import Profile
+
+_BARE_KEY: Final = re.compile(r"[A-Za-z0-9_-]+")
+_HEXADECIMAL: Final = frozenset({"device_id", "subsystem_id"})
+_LOG_COMMENT: Final = "# nvidia-smi -q: label | element of -q -x | value; {field} is what the card says now."
+
+
+def to_toml(profile: Profile, source: str) -> str:
+    """The file's text. `source`: where the facts come from, told in its first line."""
+    values: dict[str, Any] = msgspec.to_builtins(profile)
+    log = values.pop("log", None)
+    defaults: dict[str, Any] = {
+        field.name: field.default for field in msgspec.structs.fields(Profile) if not field.required
+    }
+    values = {key: value for key, value in values.items() if value is not None and value != defaults.get(key, ...)}
+    devices = values.pop("mig_devices", ())
+    lines = [f"# {source}"]
+    lines += [f"{key} = {_value(key, value)}" for key, value in values.items() if not isinstance(value, dict)]
+    if log is not None:
+        lines += [_LOG_COMMENT, "log = '''"]
+        lines += [*log.rstrip("\n").split("\n"), "'''"]
+    for key, value in values.items():
+        if isinstance(value, dict) and value:
+            lines += ["", f"[{key}]", *_table(value)]
+    for device in devices:
+        lines += ["", "[[mig_devices]]", *_table(device)]
+    return "\n".join(lines) + "\n"
+
+
+def _table(values: Mapping[str, Any]) -> Iterator[str]:
+    for key, value in values.items():
+        if value is None or value in ((), []):
+            continue
+        if isinstance(value, dict):
+            yield f"{key} = {{ {', '.join(f'{name} = {one}' for name, one in value.items())} }}"
+        else:
+            yield f"{_key(key)} = {_value(key, value)}"
+
+
+def _key(key: str) -> str:
+    return key if _BARE_KEY.fullmatch(key) else _text(key)
+
+
+def _value(key: str, value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int):
+        return f"0x{value:08X}" if key in _HEXADECIMAL else str(value)
+    if isinstance(value, float):
+        return f"{value:g}" if value == round(value, 4) and abs(value) < 1e6 else repr(value)
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(_value(key, one) for one in value)}]"
+    return _text(str(value))
+
+
+def _text(text: str) -> str:
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return '"' + "".join(one if one.isprintable() else f"\\u{ord(one):04X}" for one in escaped) + '"'

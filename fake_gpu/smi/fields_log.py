@@ -1,0 +1,77 @@
+"""Fields that `nvidia-smi -q` shows and `--query-gpu` does not name."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Final
+
+from fake_gpu.derived import bar1_used
+from fake_gpu.smi.columns import Column, Value
+from fake_gpu.smi.fields import fact, fixed_all, live
+from fake_gpu.smi.run import Reading
+
+_BRANDS: Final = {"geforce": "GeForce", "nvidia": "NVIDIA", "nvs": "NVS", "grid": "GRID", "rtx": "RTX"}
+_ARCHITECTURES: Final = {"ada": "Ada Lovelace"}
+
+
+def _brand(reading: Reading) -> Value:
+    brand = reading.profile.brand
+    return _BRANDS.get(brand) or " ".join(_BRANDS.get(word, word.title()) for word in brand.split())
+
+
+def _architecture(reading: Reading) -> Value:
+    name = reading.profile.architecture
+    return _ARCHITECTURES.get(name, name.title())
+
+
+def _pdi(reading: Reading) -> Value:
+    return "0x" + hashlib.sha256(reading.gpu.uuid.encode()).hexdigest()[:16]
+
+
+def _bar1_free(reading: Reading) -> Value:
+    said = reading.said.get("bar1.used", "")
+    used = int(said.split()[0]) if said[:1].isdigit() else reading.run.mib(bar1_used(reading.gpu))
+    return reading.profile.memory.bar1_mib - used
+
+
+def _threshold(name: str) -> Column:
+    return live(f"temperature.{name}", "", lambda r: getattr(r.profile.temperature, name))
+
+
+def _margin(name: str) -> Column:
+    """Below the temperature at which the card is at its limit: minus 8 for an H200 that shuts down at 95, not 87."""
+
+    def read(reading: Reading) -> Value:
+        limits = reading.profile.temperature
+        at = getattr(limits, name)
+        return None if at is None or limits.gpu_max is None else limits.gpu_max - at
+
+    return live(f"tlimit.{name}", "", read)
+
+
+COLUMNS: Final[tuple[Column, ...]] = (
+    live("brand", "", _brand),
+    live("architecture", "", _architecture),
+    live("pdi", "", _pdi),
+    live("minor_number", "", lambda r: r.gpu.minor_number),
+    live("board_id", "", lambda r: f"0x{r.gpu.pci_bus << 8 | r.gpu.pci_device:x}"),
+    live("board_part_number", "", lambda r: r.profile.part_number),
+    live("gsp_version", "", lambda r: r.run.driver_version),
+    live("pcie.replays", "", lambda r: 0),
+    live("pcie.tx", "KB/s", lambda r: r.gpu.activity.pcie_tx_kib_s),
+    live("pcie.rx", "KB/s", lambda r: r.gpu.activity.pcie_rx_kib_s),
+    live("bar1.total", "MiB", lambda r: r.profile.memory.bar1_mib),
+    live("bar1.used", "MiB", lambda r: r.run.mib(bar1_used(r.gpu))),
+    live("bar1.free", "MiB", _bar1_free),
+    *fixed_all("fbc.stats.sessionCount fbc.stats.averageFps fbc.stats.averageLatency", "", 0),
+    fact("ecc.threshold_exceeded", "", lambda r: "No" if r.profile.ecc else None),
+    fact("ecc.sources", "", lambda r: 0 if r.profile.ecc else None),
+    *(_threshold(name) for name in ("slowdown", "shutdown", "memory_max", "gpu_max")),
+    _margin("slowdown"),
+    _margin("shutdown"),
+    _margin("gpu_max"),
+    fact("tlimit.memory_max", "", lambda r: 0 if r.profile.temperature.memory_idle is not None else None),
+    fact("memory.power.draw.average", "W", lambda r: None),
+    fact("voltage.graphics", "mV", lambda r: None),
+    live("clocks.max.video", "MHz", lambda r: r.profile.clocks.video.max),
+)

@@ -1,0 +1,230 @@
+"""Parts of `-q` with as many entries as there are: MIG devices, supported clocks, processes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+from xml.sax.saxutils import escape
+
+from fake_gpu.mig import MigInstance
+from fake_gpu.process import Process
+from fake_gpu.smi.run import Reading
+from fake_gpu.units import MIB
+from fake_gpu.view import Listed
+
+_WIDTH: Final = 55
+_PROCESS_WIDTH: Final = 42
+"""Where the colon stands in the list of processes."""
+WDDM_MEMORY: Final = "Not available in WDDM driver model"
+
+Pairs = list[tuple[str, str, str]]
+"""Label, element, value."""
+
+
+def text(group: str, reading: Reading) -> Iterator[str]:
+    """The lines of -q."""
+    if group == "@mig_devices":
+        for instance in reading.gpu.instances:
+            yield from _mig_text(reading, instance)
+    elif group == "@processes":
+        yield from _processes_text(reading)
+    elif "SUPPORTED_CLOCKS" in reading.run.request.display:
+        yield from _clocks_text(reading)
+
+
+def xml(group: str, depth: int, reading: Reading) -> Iterator[str]:
+    """The lines of -q -x."""
+    name, indent = group[1:], "\t" * depth
+    yield f"{indent}<{name}>\n"
+    if group == "@mig_devices":
+        for instance in reading.gpu.instances:
+            yield from _mig_xml(reading, instance, depth + 1)
+        if not reading.gpu.instances:
+            yield f"{indent}\tNone\n"
+    elif group == "@processes":
+        yield from _processes_xml(reading, depth + 1)
+    else:
+        yield from _clocks_xml(reading, depth + 1)
+    yield f"{indent}</{name}>\n"
+
+
+def listed(reading: Reading) -> list[tuple[Listed, str]]:
+    """The living processes in the order of their PIDs, and what is said of their memory."""
+    run, gpu = reading.run, reading.gpu
+    known = run.measures(gpu)
+    rows = sorted(gpu.listed_at(run.now_ns), key=lambda one: one.pid)
+    return [(one, f"{run.mib(one.size)} MiB" if known and one.size is not None else "N/A") for one in rows]
+
+
+def hides_memory(reading: Reading) -> bool:
+    """Whether Windows manages the card's memory, so that nobody knows what a process holds."""
+    return reading.said.get("driver_model.current") == "WDDM"
+
+
+def place(process: Process) -> tuple[str, str]:
+    """Its GPU instance and compute instance."""
+    facts = None if process.instance is None else process.instance.facts
+    return ("N/A", "N/A") if facts is None else (str(facts.gpu_instance), str(facts.compute_instance))
+
+
+# -- MIG devices
+
+
+def memory_of(reading: Reading, instance: MigInstance) -> tuple[int, int]:
+    """Bytes used and free."""
+    used = instance.used_at(reading.run.now_ns)
+    return used, instance.total - used
+
+
+def _mig_pairs(reading: Reading, instance: MigInstance) -> list[tuple[str, str, Pairs]]:
+    facts, mib = instance.facts, reading.run.mib
+    used, free = memory_of(reading, instance)
+    bar1, bar1_used = facts.bar1_mib * MIB, instance.bar1_used
+    return [
+        (
+            "Device Attributes/Shared",
+            "device_attributes/shared",
+            [
+                ("Multiprocessor count", "multiprocessor_count", str(facts.multiprocessors)),
+                ("Copy Engine count", "copy_engine_count", str(facts.copy_engines)),
+                ("Encoder count", "encoder_count", str(facts.encoders)),
+                ("Decoder count", "decoder_count", str(facts.decoders)),
+                ("OFA count", "ofa_count", str(facts.ofa)),
+                ("JPG count", "jpg_count", str(facts.jpeg)),
+            ],
+        ),
+        (
+            "ECC Errors/Volatile",
+            "ecc_error_count/volatile_count",
+            [("SRAM Uncorrectable", "sram_uncorrectable", "0" if reading.profile.ecc else "N/A")],
+        ),
+        (
+            "Shared FB Memory Usage",
+            "fb_memory_usage",
+            [
+                ("Total", "total", f"{mib(instance.total)} MiB"),
+                ("Reserved", "reserved", "0 MiB"),
+                ("Used", "used", f"{mib(used)} MiB"),
+                ("Free", "free", f"{mib(free)} MiB"),
+            ],
+        ),
+        (
+            "Shared BAR1 Memory",
+            "bar1_memory_usage",
+            [
+                ("Total", "total", f"{mib(bar1)} MiB"),
+                ("Used", "used", f"{mib(bar1_used)} MiB"),
+                ("Free", "free", f"{mib(bar1 - bar1_used)} MiB"),
+            ],
+        ),
+    ]
+
+
+def _numbers(instance: MigInstance) -> Pairs:
+    facts = instance.facts
+    return [
+        ("Index", "index", str(instance.index)),
+        ("GPU Instance ID", "gpu_instance_id", str(facts.gpu_instance)),
+        ("Compute Instance ID", "compute_instance_id", str(facts.compute_instance)),
+    ]
+
+
+def _mig_text(reading: Reading, instance: MigInstance) -> Iterator[str]:
+    yield f"{'':4}MIG Device\n"
+    for label, _, value in _numbers(instance):
+        yield _line(2, label, value)
+    for labels, _, pairs in _mig_pairs(reading, instance):
+        depth = 2
+        for part in labels.split("/"):
+            yield f"{' ' * 4 * depth}{part}\n"
+            depth += 1
+        for label, _, value in pairs:
+            yield _line(depth, label, value)
+
+
+def _mig_xml(reading: Reading, instance: MigInstance, depth: int) -> Iterator[str]:
+    indent = "\t" * depth
+    yield f"{indent}<mig_device>\n"
+    for _, tag, value in _numbers(instance):
+        yield f"{indent}\t<{tag}>{value}</{tag}>\n"
+    for _, tags, pairs in _mig_pairs(reading, instance):
+        parts = tags.split("/")
+        for level, part in enumerate(parts, 1):
+            yield f"{indent}{chr(9) * level}<{part}>\n"
+        for _, tag, value in pairs:
+            yield f"{indent}{chr(9) * (len(parts) + 1)}<{tag}>{value}</{tag}>\n"
+        for level in range(len(parts), 0, -1):
+            yield f"{indent}{chr(9) * level}</{parts[level - 1]}>\n"
+    yield f"{indent}</mig_device>\n"
+
+
+# -- processes
+
+
+def _processes_text(reading: Reading) -> Iterator[str]:
+    rows = listed(reading)
+    if not rows:
+        yield _line(1, "Processes", "None")
+        return
+    yield "    Processes\n"
+    for one, memory in rows:
+        instance, compute = place(one.process)
+        said = WDDM_MEMORY if hides_memory(reading) else memory
+        yield _line(2, "GPU instance ID", instance, _PROCESS_WIDTH)
+        yield _line(2, "Compute instance ID", compute, _PROCESS_WIDTH)
+        yield _line(2, "Process ID", str(one.pid), _PROCESS_WIDTH)
+        yield _line(3, "Type", one.process.compute_type, _PROCESS_WIDTH)
+        yield _line(3, "Name", one.name, _PROCESS_WIDTH)
+        yield _line(3, "Used GPU Memory", said, _PROCESS_WIDTH)
+
+
+def _processes_xml(reading: Reading, depth: int) -> Iterator[str]:
+    indent = "\t" * depth
+    for one, memory in listed(reading):
+        instance, compute = place(one.process)
+        yield f"{indent}<process_info>\n"
+        for tag, value in (
+            ("gpu_instance_id", instance),
+            ("compute_instance_id", compute),
+            ("pid", str(one.pid)),
+            ("type", one.process.compute_type),
+            ("process_name", one.name),
+            ("used_memory", memory),
+        ):
+            yield f"{indent}\t<{tag}>{escape(value)}</{tag}>\n"
+        yield f"{indent}</process_info>\n"
+
+
+# -- supported clocks
+
+
+def supported_clocks(reading: Reading) -> list[tuple[int, tuple[int, ...]]]:
+    """MHz of the memory, and of the graphics that go with each."""
+    clocks = reading.profile.clocks
+    graphics = clocks.supported_graphics or ((),) * len(clocks.supported_memory)
+    return list(zip(clocks.supported_memory, graphics, strict=False))
+
+
+def _clocks_text(reading: Reading) -> Iterator[str]:
+    clocks = supported_clocks(reading)
+    if not clocks:
+        yield _line(1, "Supported Clocks", "N/A")
+        return
+    yield "    Supported Clocks\n"
+    for memory, graphics in clocks:
+        yield _line(2, "Memory", f"{memory} MHz")
+        for one in graphics:
+            yield _line(3, "Graphics", f"{one} MHz")
+
+
+def _clocks_xml(reading: Reading, depth: int) -> Iterator[str]:
+    indent = "\t" * depth
+    for memory, graphics in supported_clocks(reading):
+        yield f"{indent}<supported_mem_clock>\n{indent}\t<value>{memory} MHz</value>\n"
+        for one in graphics:
+            yield f"{indent}\t<supported_graphics_clock>{one} MHz</supported_graphics_clock>\n"
+        yield f"{indent}</supported_mem_clock>\n"
+
+
+def _line(depth: int, label: str, value: str, width: int = _WIDTH) -> str:
+    return f"{' ' * (4 * depth) + label:<{width}}: {value}\n"

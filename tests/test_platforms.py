@@ -1,0 +1,118 @@
+"""Platforms that measure differently: NVML and nvidia-smi say the same of each."""
+
+from __future__ import annotations
+
+import pynvml
+import pytest
+from native_client import nvidia_smi
+
+from fake_gpu import Driver, Gpu, InvalidValue, platforms
+
+USED = ("--query-gpu=memory.used", "--format=csv,noheader")
+APPS = ("--query-compute-apps=pid,name,used_memory", "--format=csv,noheader")
+
+
+@pytest.fixture
+def gpu(driver: Driver) -> Gpu:
+    gpu = driver.add_gpu("rtx-4090")
+    driver.process(gpu, "2 GiB", name="server", pid=40)
+    return gpu
+
+
+def listed() -> list[tuple[int, int | None]]:
+    handle = pynvml.nvmlDeviceGetHandleByIndex(0)
+    return [(one.pid, one.usedGpuMemory) for one in pynvml.nvmlDeviceGetComputeRunningProcesses(handle)]
+
+
+def test_wddm(driver: Driver, gpu: Gpu) -> None:
+    platforms.wddm(driver)
+    assert listed() == [(40, None)]
+    assert nvidia_smi(*APPS).stdout == "40, server, [N/A]\n"
+    assert nvidia_smi(*USED).stdout == "2048 MiB\n"
+    table = nvidia_smi().stdout
+    assert "Driver-Model |" in table
+    assert "WDDM  |" in table
+    assert "Used GPU Memory               : Not available in WDDM driver model\n" in nvidia_smi("-q").stdout
+
+
+def test_wsl(driver: Driver, gpu: Gpu) -> None:
+    platforms.wsl(driver)
+    assert listed() == []
+    assert nvidia_smi(*APPS).stdout == ""
+    assert nvidia_smi(*USED).stdout == "2048 MiB\n"
+
+
+def test_a_container_shows_the_pids_of_the_host(driver: Driver, gpu: Gpu) -> None:
+    platforms.container(driver)
+    assert listed() == [(100_040, 2 << 30)]
+    assert nvidia_smi(*APPS).stdout == "100040, [Not Found], 2048 MiB\n"
+    with pytest.raises(InvalidValue, match="host_pids_from=0"):
+        platforms.container(driver, host_pids_from=0)
+
+
+def test_unified_memory(driver: Driver, gpu: Gpu) -> None:
+    platforms.unified_memory(driver, gpu)
+    with pytest.raises(pynvml.NVMLError_NotSupported):
+        pynvml.nvmlDeviceGetMemoryInfo(pynvml.nvmlDeviceGetHandleByIndex(0))
+    assert listed() == [(40, 2 << 30)]
+    assert nvidia_smi(*USED).stdout == "[N/A]\n"
+    assert nvidia_smi(*APPS).stdout == "40, server, 2048 MiB\n"
+    assert "Not Supported" in nvidia_smi().stdout
+
+
+def test_mig(driver: Driver) -> None:
+    gpu = driver.add_gpu("h200")
+    platforms.partition(gpu, "3g.71gb", "1g.18gb")
+    process = driver.process(gpu, "10 GiB", name="server", pid=4_200_000)
+    process.run_in(gpu.instances[0])
+    assert nvidia_smi("-L").stdout.splitlines()[1:] == [
+        f"  MIG 3g.71gb     Device  0: (UUID: {gpu.instances[0].uuid})",
+        f"  MIG 1g.18gb     Device  1: (UUID: {gpu.instances[1].uuid})",
+    ]
+    table = nvidia_smi().stdout
+    assert "|  0    1   0   0  |           10240MiB / 70886MiB    | 48      0 |  3   0    3    0    3 |" in table
+    assert "|    0    1    0          4200000      C   server" in table
+    assert nvidia_smi("--query-gpu=utilization.gpu", "--format=csv,noheader").stdout == "[N/A]\n"
+    for devices in ((), ("3 slices",), ("7g.141gb", "1g.18gb")):
+        with pytest.raises(InvalidValue, match=r"partition|no MIG device"):
+            platforms.partition(gpu, *devices)
+    with pytest.raises(InvalidValue, match="not on that GPU"):
+        driver.process(driver.add_gpu("t4"), "1 GiB").run_in(gpu.instances[0])
+
+
+def test_mig_without_devices_yet(driver: Driver) -> None:
+    gpu = driver.add_gpu("h200")
+    platforms.partition(gpu, "1g.18gb")
+    gpu.instances = ()
+    assert "|  No MIG devices found  " in nvidia_smi().stdout
+
+
+@pytest.mark.parametrize(
+    ("platform", "error", "status"),
+    [
+        (platforms.version_mismatch, pynvml.NVMLError_LibRmVersionMismatch, 18),
+        (platforms.driver_not_loaded, pynvml.NVMLError_DriverNotLoaded, 9),
+    ],
+)
+def test_no_usable_driver(driver: Driver, gpu: Gpu, platform: object, error: type[Exception], status: int) -> None:
+    assert callable(platform)
+    end = platform(driver)
+    with pytest.raises(error):
+        pynvml.nvmlDeviceGetCount()
+    assert nvidia_smi(*USED).returncode == status
+    end()
+    assert nvidia_smi(*USED).stdout == "2048 MiB\n"
+
+
+def test_persistence_off_makes_first_calls_slow() -> None:
+    with Driver() as driver:
+        driver.add_gpu("rtx-4090")
+        end = platforms.persistence_off(driver, "20ms")
+        assert nvidia_smi("--query-gpu=persistence_mode", "--format=csv,noheader").stdout == "Disabled\n"
+        pynvml.nvmlInit()
+        pynvml.nvmlShutdown()
+        slow = [call for call in driver.calls if call.faults]
+        assert [call.via for call in slow] == ["nvidia-smi", "nvml"]
+        end()
+        nvidia_smi(*USED)
+        assert driver.calls[-1].faults == ()
