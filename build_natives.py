@@ -15,11 +15,13 @@ import sys
 import sysconfig
 import tempfile
 import types
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parent
 NATIVE = ROOT / "fake_gpu" / "native"
+SANITIZE = ["-O1", "-g", "-fno-omit-frame-pointer", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"]
 FLAGS = ["-std=gnu11", "-O2", "-g0", "-Wall", "-Wextra", "-Werror", "-fvisibility=hidden", "-fstack-protector-strong"]
 
 try:
@@ -42,7 +44,7 @@ def _compiler() -> list[str]:
 
 
 def _compile(compiler: list[str], arguments: list[str]) -> None:
-    done = subprocess.run([*compiler, *FLAGS, *arguments], capture_output=True, text=True, check=False)
+    done = subprocess.run([compiler[0], *FLAGS, *compiler[1:], *arguments], capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise SystemExit(
             f"pytest-vramsettle: {shlex.join([*compiler, *arguments])} failed with exit status {done.returncode}. "
@@ -72,12 +74,12 @@ def _generators() -> types.ModuleType:
     return generate
 
 
-def build(target: Path) -> None:
+def build(target: Path, extra: Sequence[str] = ()) -> None:
     """Compiles everything into `target`. Raises SystemExit with a reason a person can act on."""
     if sys.platform != "linux":
         print("pytest-vramsettle: not Linux, so the fake driver's native clients are left out", file=sys.stderr)
         return
-    compiler = _compiler()
+    compiler = [*_compiler(), *extra]
     generate = _generators()
     target.mkdir(exist_ok=True)
     # Beside the target, so that each file can be moved into place whole: a run that uses the old ones goes on.
