@@ -125,4 +125,7 @@ class NativesHook(BuildHookInterface):  # type: ignore[misc]  # the backend's cl
 
 
 if __name__ == "__main__":
-    build(NATIVE / "bin")
+    if sys.argv[1:2] == ["--sanitize"]:  # for `make sanitize`: into another directory, with every bad access told
+        build(Path(sys.argv[2]), SANITIZE)
+    else:
+        build(NATIVE / "bin")

@@ -30,14 +30,11 @@ TESTS = (
 
 def main() -> int:
     """Builds, and runs the tests with the runtime of the sanitizers loaded first, as a Python without them needs it."""
-    sys.path.insert(0, str(ROOT))
-    from build_natives import SANITIZE, build
-
     shutil.rmtree(COPY, ignore_errors=True)
     for package in ("fake_gpu", "pytest_vramsettle"):
         shutil.copytree(ROOT / package, COPY / package, ignore=shutil.ignore_patterns("bin", "__pycache__"))
     natives = COPY / "fake_gpu" / "native" / "bin"
-    build(natives, SANITIZE)
+    subprocess.run([sys.executable, "build_natives.py", "--sanitize", str(natives)], cwd=ROOT, check=True)
     compiler = os.environ.get("CC", "cc").split()
     runtimes = [
         subprocess.run(
@@ -48,11 +45,15 @@ def main() -> int:
     environment = {
         **os.environ,
         "PYTHONPATH": str(COPY),
+        "PYTHONSAFEPATH": "1",  # else the package of the working directory comes first
         "LD_PRELOAD": " ".join(runtimes),
         # The interpreter's own leaks are not looked for; what is found ends the process at once.
         "ASAN_OPTIONS": "detect_leaks=0:abort_on_error=1:verify_asan_link_order=0",
         "UBSAN_OPTIONS": "print_stacktrace=1:abort_on_error=1",
     }
+    used = subprocess.check_output([sys.executable, "-c", "import fake_gpu; print(fake_gpu.__file__)"], env=environment)
+    if not used.startswith(os.fsencode(COPY)):
+        raise SystemExit(f"the tests would use {used.decode().strip()}, and not the copy in {COPY}")
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *(f"tests/{name}" for name in TESTS)]
     return subprocess.run([*command, *sys.argv[1:]], cwd=ROOT, env=environment, check=False).returncode
 

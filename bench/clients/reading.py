@@ -23,7 +23,7 @@ MIB = 1 << 20
 GIB = 1 << 30
 
 Card = dict[str, Any]
-"""What a client says of a card, in bytes: some of name, total, used, free, percent, watts, processes, uuid, or error."""
+"""What a client says of a card, in bytes: some of name, uuid, total, used, free, percent, watts, processes, error."""
 
 Reader = Callable[[], list[Card]]
 
