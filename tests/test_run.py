@@ -263,3 +263,12 @@ def test_a_machine_that_cannot_be(tmp_path: Path, changed: str, into: str, said:
     done = CliRunner().invoke(cli._fake_gpu_app(), ["run", "--machine", str(file), "--", "true"])
     assert done.exit_code == 1
     assert said in done.stderr
+
+
+def test_the_file_of_the_documentation(tmp_path: Path) -> None:
+    page = (Path(__file__).parent.parent / "docs" / "run.md").read_text(encoding="utf-8")
+    file = tmp_path / "m.toml"
+    file.write_text(page.partition("```toml\n")[2].partition("```")[0])
+    done = run("--machine", str(file), "--", "sh", "-c", f"{' '.join(MEMORY)}; {' '.join(APPS)}")
+    assert done.stdout.splitlines()[:3] == ["0, NVIDIA H200, 21504", "1, NVIDIA H200, 1024", "2, My GPU, 0"]
+    assert (done.returncode, done.stderr) == (0, "")
