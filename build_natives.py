@@ -74,6 +74,12 @@ def _generators() -> types.ModuleType:
     return generate
 
 
+def _write_headers(generate: types.ModuleType, place: Path) -> None:
+    (place / "nvml_kinds.h").write_text(generate.kinds())
+    (place / "nvml_table.h").write_text(generate.table())
+    (place / "nvml_entry_points.h").write_text(generate.entry_points())
+
+
 def build(target: Path, extra: Sequence[str] = ()) -> None:
     """Compiles everything into `target`. Raises SystemExit with a reason a person can act on."""
     if sys.platform != "linux":
@@ -85,9 +91,7 @@ def build(target: Path, extra: Sequence[str] = ()) -> None:
     # Beside the target, so that each file can be moved into place whole: a run that uses the old ones goes on.
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".build-") as scratch_name:
         scratch = Path(scratch_name)
-        (scratch / "nvml_kinds.h").write_text(generate.kinds())
-        (scratch / "nvml_table.h").write_text(generate.table())
-        (scratch / "nvml_entry_points.h").write_text(generate.entry_points())
+        _write_headers(generate, scratch)
         includes = [f"-I{scratch}", f"-I{NATIVE}"]
         library, plain = scratch / "libnvidia-ml.so.1", scratch / "libnvidia-ml.so"
         shared = ["-shared", "-fPIC", "-pthread"]
@@ -113,6 +117,15 @@ def build(target: Path, extra: Sequence[str] = ()) -> None:
             made.replace(target / made.name)
 
 
+def build_static_stub(library: Path) -> None:
+    """Compiles the library with recorded answers that the fake is measured against."""
+    generate = _generators()
+    with tempfile.TemporaryDirectory() as scratch:
+        _write_headers(generate, Path(scratch))
+        arguments = ["-shared", "-fPIC", "-pthread", f"-I{scratch}", f"-I{NATIVE}", "-Wl,-soname,libnvidia-ml.so.1"]
+        _compile(_compiler(), [*arguments, str(ROOT / "bench" / "static_stub.c"), "-o", str(library), "-ldl"])
+
+
 class NativesHook(BuildHookInterface):  # type: ignore[misc]  # the backend's class where there is a backend, else object
     """hatchling calls this for wheels and editable installations."""
 
@@ -127,5 +140,7 @@ class NativesHook(BuildHookInterface):  # type: ignore[misc]  # the backend's cl
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--sanitize"]:  # for `make sanitize`: into another directory, with every bad access told
         build(Path(sys.argv[2]), SANITIZE)
+    elif sys.argv[1:2] == ["--static-stub"]:  # for `make bench`
+        build_static_stub(Path(sys.argv[2]))
     else:
         build(NATIVE / "bin")
