@@ -107,7 +107,7 @@ class TorchCuda:
             major=major,
             minor=minor,
             total_memory=memory.total - memory.reserved,
-            multi_processor_count=gpu.profile.cuda_cores // cores,
+            multi_processor_count=(gpu.profile.cuda_cores or 0) // cores,
             uuid=gpu.uuid.removeprefix("GPU-"),
             pci_domain_id=gpu.pci_domain,
             pci_bus_id=gpu.pci_bus,

@@ -169,7 +169,7 @@ def stand_in(place: Path, answer: Answer) -> Iterator[str]:
 def spoiled(noise: random.Random, reply: bytes) -> tuple[bytes, bool]:
     """A reply, changed in one of the ways in which one can be wrong; often enough it is left as it is."""
     data = bytearray(reply)
-    match noise.randrange(9):
+    match noise.randrange(10):
         case 0:
             for _ in range(noise.randrange(1, 4)):
                 data[noise.randrange(len(data))] = noise.randrange(256)
@@ -188,6 +188,8 @@ def spoiled(noise: random.Random, reply: bytes) -> tuple[bytes, bool]:
             return whole[: noise.randrange(len(whole))], False
         case 6:  # a length of the frame that cannot be
             return U32.pack(noise.choice([2**32 - 1, 2**20 + 1, 2**20, 1, 0])) + bytes(data), False
+        case 7:  # more for the first place than it has room for, in a frame that is not too long
+            data = bytearray(U32.pack(0) + frame(noise.randbytes(noise.randrange(1, 120))))
     return frame(bytes(data)), True
 
 
@@ -265,6 +267,17 @@ def test_the_library_takes_any_answer(tmp_path: Path, seed: int) -> None:
 
 def test_a_code_that_nvml_does_not_have_is_unknown(tmp_path: Path) -> None:
     with stand_in(tmp_path, lambda _: (frame(U32.pack(12345)), True)) as path:
+        assert read_from(path, 1, 1) == {CODES["UNKNOWN"]}
+
+
+def test_an_answer_that_ends_early_is_unknown(tmp_path: Path) -> None:
+    early = {INDEX["nvmlDeviceGetCount_v2"]: 4, INDEX["nvmlDeviceGetMemoryInfo"]: 24}
+
+    def answer(request: bytes) -> tuple[bytes, bool]:
+        size = early.get(U32.unpack_from(request)[0])
+        return frame(U32.pack(CODES["UNKNOWN"]) if size is None else struct.pack("<II", 0, size) + b"ab"), True
+
+    with stand_in(tmp_path, answer) as path:
         assert read_from(path, 1, 1) == {CODES["UNKNOWN"]}
 
 

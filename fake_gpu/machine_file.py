@@ -1,4 +1,4 @@
-"""TOML files that people write, checked when read: what is wrong is named with the file, the line and the key."""
+"""A machine's file, checked when it is read: what is wrong in it is named with the file, the line and the key."""
 
 from __future__ import annotations
 
