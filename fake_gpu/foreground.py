@@ -32,7 +32,11 @@ _IGNORED_BY_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ)
 
 @contextlib.contextmanager
 def signals_held() -> Iterator[None]:
-    """Holds back, in this thread and in threads started within, what `run` passes on: for all of a run's set-up."""
+    """Holds back, in this thread and in threads started within, what `run` passes on: for all of a run's set-up.
+
+    Only the main thread can do that.
+    """
+    children = signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # where it was ignored, nobody could be waited for
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {*PASSED_ON, signal.SIGCHLD})
     try:
         yield
@@ -40,6 +44,7 @@ def signals_held() -> Iterator[None]:
         while signal.sigtimedwait(PASSED_ON, 0) is not None:  # too late: whom they were for has ended
             continue
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signal.signal(signal.SIGCHLD, children)
 
 
 def ending_signal() -> int | None:

@@ -154,9 +154,11 @@ class _Build:
         try:
             yield
         except FakeGpuError as error:
-            if self._source is None:
+            line = None
+            if self._source is not None:
+                line = line_of(self._source.read_text(encoding="utf-8"), list(steps))
+            if line is None:  # it is not the file's: a command line's option, say
                 raise
-            line = line_of(self._source.read_text(encoding="utf-8"), list(steps))
             raise InvalidValue(f"the machine {self._source}, line {line}, {dotted(list(steps))}: {error}") from error
 
     def cards(self) -> None:

@@ -51,7 +51,7 @@ def _located(what: str, path: Path, text: str, message: str) -> str:
     missing = _MISSING.search(message)
     shown = [*steps, missing[1]] if missing else steps
     told = message[: where.start()] if where else message
-    return f"{what} {path}, line {line_of(text, steps)}, {dotted(shown)}: {told}"
+    return f"{what} {path}, line {line_of(text, steps) or line_of(text, steps[:1]) or 1}, {dotted(shown)}: {told}"
 
 
 def _steps(path: str) -> list[Step]:
@@ -68,14 +68,18 @@ def dotted(steps: list[Step]) -> str:
     return text or "the file"
 
 
-def line_of(text: str, steps: list[Step]) -> int:
-    """The line, counted from 1, on which the value at `steps` begins, or the nearest one that holds it."""
+def line_of(text: str, steps: list[Step]) -> int | None:
+    """The line, counted from 1, on which the value at `steps` begins, or what is nearest of what holds it.
+
+    None where the file has nothing of it, not even that element of an array of tables.
+    """
     lines = _lines(text)
-    for length in range(len(steps), 0, -1):
+    least = 2 if any(isinstance(step, int) for step in steps[1:2]) else 1
+    for length in range(len(steps), least - 1, -1):
         line = lines.get(tuple(steps[:length]))
         if line is not None:
             return line
-    return 1
+    return None
 
 
 def _lines(text: str) -> dict[tuple[Step, ...], int]:

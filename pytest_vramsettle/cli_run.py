@@ -80,8 +80,10 @@ def _run(words: list[str], machine: "Machine", source: Path | None, *, report: b
 
 def _machine(path: Path | None, gpus: list[str], processes: list[str], reclaim: str | None) -> "Machine":
     """The file's machine, with the options' cards and processes behind its own."""
-    from fake_gpu.machine import GpuSpec, Machine, read_machine
+    from fake_gpu.machine import GpuSpec, Machine, parse_ramp, read_machine
 
+    if reclaim is not None:
+        parse_ramp(reclaim)  # refused as an option's, not as the file's
     machine = Machine() if path is None else read_machine(path)
     cards = [*machine.gpu, *map(_gpu, gpus)]
     return msgspec.structs.replace(

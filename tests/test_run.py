@@ -89,6 +89,14 @@ def test_the_exit_status_is_the_programs(words: list[str], status: int, said: st
     assert bool(done.stderr) == bool(said)
 
 
+def test_a_parent_that_ignores_the_death_of_children() -> None:
+    ignoring = (
+        "import os, signal, sys; signal.signal(signal.SIGCHLD, signal.SIG_IGN); os.execv(sys.argv[1], sys.argv[1:])"
+    )
+    words = [sys.executable, "-c", ignoring, *COMMAND, "--", "sh", "-c", "exit 6"]
+    assert subprocess.run(words, timeout=30, check=False).returncode == 6
+
+
 def test_without_a_command_a_shell(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SHELL", "/bin/sh")
     done = run(stdin="nvidia-smi -L\nexit 4\n")
@@ -261,6 +269,22 @@ def test_a_machine_that_cannot_be(tmp_path: Path, changed: str, into: str, said:
     assert changed in text
     file.write_text(text.replace(changed, into, 1))
     done = CliRunner().invoke(cli._fake_gpu_app(), ["run", "--machine", str(file), "--", "true"])
+    assert done.exit_code == 1
+    assert said in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--gpu", "h20"], "fake-gpu run: there is no GPU profile 'h20'"),
+        (["--process", "9:1GiB"], "fake-gpu run: there is no GPU 9: the machine has 3"),
+        (["--reclaim", "slowly"], "fake-gpu run: 'slowly' is no way"),
+    ],
+)
+def test_a_wrong_option_is_not_blamed_on_the_file(tmp_path: Path, options: list[str], said: str) -> None:
+    file = tmp_path / "m.toml"
+    file.write_text('reclaim = "never"\n' + MACHINE.replace("name = '''\nmemory = 1'''", 'name = "a"'))
+    done = CliRunner().invoke(cli._fake_gpu_app(), ["run", "--machine", str(file), *options, "--", "true"])
     assert done.exit_code == 1
     assert said in done.stderr
 

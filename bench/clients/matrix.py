@@ -83,6 +83,9 @@ def _with(client: Client, situation: Situation, row: Row) -> Outcome:
     if situation == "lost" and not one_for_all and len(outcome.cards) < len(truths) - 1:
         return Outcome(outcome.cards, f"shows {len(outcome.cards) or 'none'} of {len(truths)}")
     wrong = differences(client, outcome.cards, truths)
+    if wrong and situation == "lost" and one_for_all:
+        reads_nothing = not any(value for card in outcome.cards for value in card.values())
+        return Outcome(outcome.cards, "reads 0 for all cards" if reads_nothing else "; ".join(wrong))
     if wrong and situation == "lost" and len(outcome.cards) != len(truths):
         return Outcome(outcome.cards, f"shows {len(outcome.cards)} of {len(truths)}")
     return Outcome(outcome.cards, "; ".join(wrong), is_right=not wrong)
