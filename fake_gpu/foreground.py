@@ -44,7 +44,8 @@ def signals_held() -> Iterator[None]:
         while signal.sigtimedwait(PASSED_ON, 0) is not None:  # too late: whom they were for has ended
             continue
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        signal.signal(signal.SIGCHLD, children)
+        if children is not None:  # None: C code had a handler of its own there
+            signal.signal(signal.SIGCHLD, children)
 
 
 def ending_signal() -> int | None:
