@@ -6,7 +6,7 @@ SOURCES := pyproject.toml build_natives.py $(wildcard fake_gpu/native/*.[ch]) fa
 	fake_gpu/nvml/abi.py fake_gpu/nvml/codes.py fake_gpu/nvml/functions.txt fake_gpu/nvml/structs.txt
 JOBS ?= auto
 
-.PHONY: demo test lint format bench clock-matrix fidelity scoreboard clean help
+.PHONY: demo test lint format bench clock-matrix fidelity scoreboard clients sanitize clean help
 .DEFAULT_GOAL := help
 
 help:
@@ -16,6 +16,8 @@ help:
 	@echo "make clock-matrix   docs/clock-matrix.md anew: what follows the virtual clock, freezegun, time-machine"
 	@echo "make fidelity    docs/fidelity.md anew: the fake nvidia-smi beside real output, where that lies in ../shared"
 	@echo "make scoreboard     docs/scoreboard.md and its pictures anew: policies over generated reloads; some minutes"
+	@echo "make clients        docs/clients.md anew: 40 real GPU clients, each in an environment of its own (some GB in build/)"
+	@echo "make sanitize       the natives under AddressSanitizer and UndefinedBehaviorSanitizer"
 	@echo "make lint    ruff and mypy alone;  make format  mends what ruff can mend;  make clean  removes what was made"
 
 $(VENV)/made: $(SOURCES)
@@ -57,6 +59,19 @@ scoreboard: $(VENV)/made
 	mkdir -p build/scoreboard
 	$(BIN)/python -m bench.scoreboard build/scoreboard
 	mv build/scoreboard/scoreboard.md build/scoreboard/scoreboard.svg build/scoreboard/scoreboard-reload.svg docs/
+
+# CLIENTS="nvitop gpustat": those alone, and no page.
+clients: $(VENV)/made
+ifdef CLIENTS
+	$(BIN)/python -m bench.clients $(CLIENTS)
+else
+	mkdir -p build/clients
+	$(BIN)/python -m bench.clients --page build/clients/clients.md
+	mv build/clients/clients.md docs/clients.md
+endif
+
+sanitize: $(VENV)/made
+	$(BIN)/python -m bench.sanitize
 
 clean:
 	rm -rf $(VENV) build dist fake_gpu/native/bin .pytest_cache .mypy_cache .ruff_cache .hypothesis

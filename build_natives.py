@@ -15,11 +15,13 @@ import sys
 import sysconfig
 import tempfile
 import types
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parent
 NATIVE = ROOT / "fake_gpu" / "native"
+SANITIZE = ["-O1", "-g", "-fno-omit-frame-pointer", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"]
 FLAGS = ["-std=gnu11", "-O2", "-g0", "-Wall", "-Wextra", "-Werror", "-fvisibility=hidden", "-fstack-protector-strong"]
 
 try:
@@ -42,7 +44,7 @@ def _compiler() -> list[str]:
 
 
 def _compile(compiler: list[str], arguments: list[str]) -> None:
-    done = subprocess.run([*compiler, *FLAGS, *arguments], capture_output=True, text=True, check=False)
+    done = subprocess.run([compiler[0], *FLAGS, *compiler[1:], *arguments], capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise SystemExit(
             f"pytest-vramsettle: {shlex.join([*compiler, *arguments])} failed with exit status {done.returncode}. "
@@ -72,20 +74,24 @@ def _generators() -> types.ModuleType:
     return generate
 
 
-def build(target: Path) -> None:
+def _write_headers(generate: types.ModuleType, place: Path) -> None:
+    (place / "nvml_kinds.h").write_text(generate.kinds())
+    (place / "nvml_table.h").write_text(generate.table())
+    (place / "nvml_entry_points.h").write_text(generate.entry_points())
+
+
+def build(target: Path, extra: Sequence[str] = ()) -> None:
     """Compiles everything into `target`. Raises SystemExit with a reason a person can act on."""
     if sys.platform != "linux":
         print("pytest-vramsettle: not Linux, so the fake driver's native clients are left out", file=sys.stderr)
         return
-    compiler = _compiler()
+    compiler = [*_compiler(), *extra]
     generate = _generators()
     target.mkdir(exist_ok=True)
     # Beside the target, so that each file can be moved into place whole: a run that uses the old ones goes on.
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".build-") as scratch_name:
         scratch = Path(scratch_name)
-        (scratch / "nvml_kinds.h").write_text(generate.kinds())
-        (scratch / "nvml_table.h").write_text(generate.table())
-        (scratch / "nvml_entry_points.h").write_text(generate.entry_points())
+        _write_headers(generate, scratch)
         includes = [f"-I{scratch}", f"-I{NATIVE}"]
         library, plain = scratch / "libnvidia-ml.so.1", scratch / "libnvidia-ml.so"
         shared = ["-shared", "-fPIC", "-pthread"]
@@ -112,6 +118,15 @@ def build(target: Path) -> None:
             made.replace(target / made.name)
 
 
+def build_static_stub(library: Path) -> None:
+    """Compiles the library with recorded answers that the fake is measured against."""
+    generate = _generators()
+    with tempfile.TemporaryDirectory() as scratch:
+        _write_headers(generate, Path(scratch))
+        arguments = ["-shared", "-fPIC", "-pthread", f"-I{scratch}", f"-I{NATIVE}", "-Wl,-soname,libnvidia-ml.so.1"]
+        _compile(_compiler(), [*arguments, str(ROOT / "bench" / "static_stub.c"), "-o", str(library), "-ldl"])
+
+
 class NativesHook(BuildHookInterface):  # type: ignore[misc]  # the backend's class where there is a backend, else object
     """hatchling calls this for wheels and editable installations."""
 
@@ -124,4 +139,9 @@ class NativesHook(BuildHookInterface):  # type: ignore[misc]  # the backend's cl
 
 
 if __name__ == "__main__":
-    build(NATIVE / "bin")
+    if sys.argv[1:2] == ["--sanitize"]:  # for `make sanitize`: into another directory, with every bad access told
+        build(Path(sys.argv[2]), SANITIZE)
+    elif sys.argv[1:2] == ["--static-stub"]:  # for `make bench`
+        build_static_stub(Path(sys.argv[2]))
+    else:
+        build(NATIVE / "bin")

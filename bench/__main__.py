@@ -6,7 +6,7 @@ import os
 import platform
 import time
 
-from bench import contracts, life, nvml, scoring, smi, startup, turns
+from bench import contracts, life, nvml, scoring, screen, smi, startup, turns
 from bench.table import show
 
 
@@ -25,6 +25,7 @@ def main() -> None:
     for measure in (
         smi.section,
         nvml.section,
+        screen.section,
         startup.section,
         life.driver_section,
         turns.section,

@@ -74,15 +74,17 @@ def _fake_gpu_app() -> "typer.Typer":
     import typer
 
     from pytest_vramsettle.cli_profiles import profile_app
+    from pytest_vramsettle.cli_run import run
     from pytest_vramsettle.cli_traces import import_, record
 
     app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
     @app.callback()
     def common() -> None:
-        """A fake NVIDIA driver: traces of how real ones give memory back, profiles of real cards."""
+        """A fake NVIDIA driver: programs on fake machines, traces of how memory comes back, profiles of real cards."""
 
     # What follows the first word of CMD is CMD's, whatever it looks like.
+    app.command(context_settings={"allow_interspersed_args": False})(run)
     app.command(context_settings={"allow_interspersed_args": False})(record)
     app.command("import")(import_)
     app.add_typer(profile_app, name="profile")

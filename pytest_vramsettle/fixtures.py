@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pytest_vramsettle.kills import KillRecord
     from pytest_vramsettle.settle import SettleResult
     from pytest_vramsettle.timeline import Timeline, WaitLog
+    from pytest_vramsettle.torch_cuda import TorchCuda
 
 WAITS_KEY: pytest.StashKey[WaitLog] = pytest.StashKey()
 LOCKS_KEY: pytest.StashKey[TracedLocks] = pytest.StashKey()
@@ -59,6 +60,24 @@ def fake_driver(request: pytest.FixtureRequest) -> Iterator[Driver]:
         request.node.stash[DRIVER_KEY] = driver
         yield driver
         del request.node.stash[DRIVER_KEY]
+
+
+@pytest.fixture
+def torch_cuda(fake_driver: Driver) -> Iterator[TorchCuda]:
+    """torch.cuda's mem_get_info, device_count, is_available, get_device_properties and what follows from them are the
+    fake driver's. Skips where torch is not installed.
+    """
+    from importlib import import_module
+
+    from pytest_vramsettle.torch_cuda import torch_on
+
+    try:
+        torch = import_module("torch")
+    except ImportError as error:
+        pytest.skip(f"torch cannot be imported: {error}")
+
+    with torch_on(fake_driver, torch) as served:
+        yield served
 
 
 @pytest.fixture

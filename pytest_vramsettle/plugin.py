@@ -17,6 +17,7 @@ from pytest_vramsettle.fixtures import (
     monotonic_clock,
     reclaim_trace,
     settle,
+    torch_cuda,
     traced_locks,
 )
 from pytest_vramsettle.left import name_gaps, summarise
@@ -40,6 +41,7 @@ __all__ = [
     "monotonic_clock",
     "reclaim_trace",
     "settle",
+    "torch_cuda",
     "traced_locks",
 ]
 

@@ -218,6 +218,15 @@ static uint32_t marshal(const struct function *function, const uint64_t *words, 
     return size;
 }
 
+/* A return code that NVML has; what is none came from nobody who knows NVML. */
+static uint32_t known_code(uint32_t code)
+{
+    for (size_t place = 0; place < sizeof TEXTS / sizeof TEXTS[0]; place++)
+        if (TEXTS[place].code == code)
+            return code;
+    return UNKNOWN;
+}
+
 /* Copies an answer to where the caller wants it. An answer that does not fit its frame is none. */
 static uint32_t deliver(const struct function *function, const uint64_t *words, const char *reply, uint32_t size)
 {
@@ -242,7 +251,8 @@ static uint32_t deliver(const struct function *function, const uint64_t *words, 
         memcpy(targets[place], reply + at, length);
         at += length;
     }
-    return read_u32(reply);
+    uint32_t code = read_u32(reply);
+    return code == SUCCESS ? code : known_code(code);
 }
 
 /* ---- the driver of another process ---- */

@@ -16,6 +16,9 @@ int main(int argc, char **argv)
     const char *slash = argc > 0 ? strrchr(argv[0], '/') : NULL;
     if (argc > 0)
         prctl(PR_SET_NAME, slash != NULL ? slash + 1 : argv[0]);
+    sigset_t none; /* whoever made it may hold signals back; it must not */
+    sigemptyset(&none);
+    sigprocmask(SIG_SETMASK, &none, NULL);
     signal(SIGTERM, argc > 1 ? SIG_IGN : SIG_DFL);
     signal(SIGINT, SIG_DFL);
     if (write(STDOUT_FILENO, "r", 1) != 1) /* ready: signals are as they should be */
