@@ -38,7 +38,10 @@ class LevelOption(enum.StrEnum):
 
 def conform(
     spec: Annotated[
-        str, typer.Argument(metavar="MODULE:FACTORY", help="A wait, a KillRoutine, a probe, or its maker; a backend's maker.")
+        str,
+        typer.Argument(
+            metavar="MODULE:FACTORY", help="A wait, a KillRoutine, a probe, or its maker; a backend's maker."
+        ),
     ],
     kind: Annotated[KindOption, typer.Option(help="What it is; auto looks.")] = KindOption.AUTO,
     level: Annotated[LevelOption, typer.Option(help="What is asked of it.")] = LevelOption.UPSTREAM,

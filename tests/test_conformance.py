@@ -20,7 +20,6 @@ from pytest_vramsettle.conformance import (
     check_probe,
     check_settle,
 )
-from pytest_vramsettle.conformance.timeline import GIB, SECOND, Lane, Mark, Span, Timeline, draw
 
 PAGE = Path(__file__).parent.parent / "docs" / "conformance.md"
 
@@ -117,39 +116,3 @@ def test_without_pytest() -> None:
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ran.stdout == "True False\n"
-
-
-def test_a_drawing() -> None:
-    rising = Lane("GPU 0", ((0, 4 * GIB), (SECOND, 4 * GIB), (SECOND, 20 * GIB), (2 * SECOND, 20 * GIB)))
-    still = Lane("GPU 1", ((0, 8 * GIB), (2 * SECOND, 8 * GIB)))
-    same = Lane("GPU 2", still.points)
-    probes = (Span(0, 0), Span(SECOND // 2, SECOND), Span(3 * SECOND // 2, 2 * SECOND, answered=False))
-    marks = (Mark(0, "K", "killed"), Mark(2 * SECOND, "R", "returned"))
-    drawn = draw(Timeline(0, 2 * SECOND, (rising, still, same), probes, marks), width=50)
-    assert drawn == "\n".join(
-        [
-            "GPU 0, free: 4096 MiB to 20.0 GiB",
-            " 20.0 GiB " + "." * 20 + "#" * 20,
-            " " * 10 + "." * 20 + "#" * 20,
-            " " * 10 + "." * 20 + "#" * 20,
-            " 4096 MiB " + "." * 20 + "#" * 20,
-            "GPU 1, GPU 2, free: 8192 MiB throughout",
-            " 8192 MiB " + "#" * 40,
-            "   probes |         |==========         |========?",
-            "          K                                      R",
-            "          +---------+---------+---------+--------+",
-            "          0 s       0.5 s     1 s       1.5 s    2 s",
-            "  K 0.000 s  killed",
-            "  R 2.000 s  returned",
-        ]
-    )
-
-
-def test_a_drawing_of_nothing() -> None:
-    assert draw(Timeline(0, 0)).splitlines()[0] == "   probes"
-    assert rising_at() == (None, 5, 10, 10)
-
-
-def rising_at() -> tuple[int | None, ...]:
-    lane = Lane("GPU 0", ((10, 0), (20, 10)))
-    return tuple(lane.at(instant) for instant in (5, 15, 20, 99))

@@ -105,7 +105,8 @@ def test_json_and_the_kinds(capfd: pytest.CaptureFixture[str]) -> None:
     (verdict,) = told["verdicts"]
     assert verdict["status"] == "failed"
     assert any("SIGTERM" in problem for problem in verdict["problems"])
-    assert "K 0.000 s  the process died" in verdict["timeline"]
+    assert "deaths" in verdict["timeline"]
+    assert "kill" in verdict["timeline"]
     status, out, _ = run(capfd, "own_backend:probe", "--only", "one-gpu", "--format", "json")
     assert (status, json.loads(out)["kind"]) == (0, "probe")
     status, out, _ = run(capfd, "own_backend:verified", "--level", "verified", "--only", "late-start")

@@ -24,7 +24,13 @@ from pytest_vramsettle.conformance.model import Capabilities, Report, Verdict
 from pytest_vramsettle.conformance.settle_checks import SettleSubject
 
 if TYPE_CHECKING:
-    from pytest_vramsettle.conformance.suites import InjectedProbeSuite, KillRecordSuite, ProbeSuite, ReloadSuite, SettleSuite
+    from pytest_vramsettle.conformance.suites import (
+        InjectedProbeSuite,
+        KillRecordSuite,
+        ProbeSuite,
+        ReloadSuite,
+        SettleSuite,
+    )
 
 __all__ = [
     "Capabilities",

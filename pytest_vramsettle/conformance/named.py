@@ -14,7 +14,13 @@ from pytest_vramsettle.conformance.reload_scenarios import RELOAD
 from pytest_vramsettle.conformance.settle_checks import SettleSubject
 from pytest_vramsettle.conformance.settle_verified import SETTLE
 from pytest_vramsettle.conformance.stage import Stage
-from pytest_vramsettle.conformance.subjects import is_backend, kill_subject, probe_subject, reload_subject, settle_subject
+from pytest_vramsettle.conformance.subjects import (
+    is_backend,
+    kill_subject,
+    probe_subject,
+    reload_subject,
+    settle_subject,
+)
 from pytest_vramsettle.score.subjects import SubjectError, imported
 
 SCENARIOS: Mapping[Kind, Sequence[Scenario]] = {"settle": SETTLE, "kills": KILLS, "probe": PROBE, "reload": RELOAD}

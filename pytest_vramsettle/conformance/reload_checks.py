@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from fake_gpu.llama import RunningServer
-from pytest_vramsettle.conformance.model import SECOND, Check, Level, Observation, seconds, short
+from pytest_vramsettle.conformance.model import SECOND, Check, Observation, seconds, short
 from pytest_vramsettle.conformance.reload_session import CONTEXT, Step, told
 
 LOAD_TIME = 0.3
@@ -29,15 +29,6 @@ def placed(step: str, context: int = CONTEXT) -> Check:
     return Check(f"has all layers on the GPU, and the whole context, after {step!r}", _of(step, judge))
 
 
-def serves(step: str) -> Check:
-    """After it one server serves, however it is placed."""
-
-    def judge(after: Step) -> str | None:
-        return None if after.server is not None and after.server.loaded else _no_server(step, after)
-
-    return Check(f"serves after {step!r}, with one server", _of(step, judge))
-
-
 def _no_server(step: str, after: Step) -> str:
     if len(after.servers) > 1:
         return f"after {step!r} there are {len(after.servers)} servers: {', '.join(map(str, after.servers))}"
@@ -59,7 +50,9 @@ def restarted(first: str, second: str) -> Check:
     def judge(seen: Observation) -> str | None:
         before, after = _pids(seen, first), _pids(seen, second)
         still = before & after
-        return f"PID {', '.join(map(str, sorted(still)))} of {first!r} is still there after {second!r}" if still else None
+        return (
+            f"PID {', '.join(map(str, sorted(still)))} of {first!r} is still there after {second!r}" if still else None
+        )
 
     return Check(f"has ended the server of {first!r} after {second!r}", judge)
 
@@ -153,11 +146,6 @@ def _lies(step: str, after: Step) -> list[str]:
         for name, value in said.items()
         if value is not None and value != truth[name]
     ]
-
-
-def fact(name: str, expects: str, problem: str, levels: tuple[Level, ...]) -> Check:
-    """That a fact of the scenario is true."""
-    return Check(expects, lambda seen: None if seen.note(name) else problem, levels=levels)
 
 
 def _of(step: str, judge: Callable[[Step], str | None]) -> Callable[[Observation], str | None]:

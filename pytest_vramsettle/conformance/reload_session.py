@@ -21,6 +21,7 @@ CONTEXT, OTHER_CONTEXT = 8192, 16384
 
 _PATIENCE = 150.0
 """Virtual seconds after which a call is given up."""
+_CHILD_LOOKS = 1000
 _LOOK = 0.05
 """Virtual seconds from one look at the servers to the next."""
 
@@ -192,6 +193,15 @@ class Session:
         self.stage.clock.sleep(after)
         return killed
 
+    def await_child(self) -> None:
+        """Until the child that a server leaves behind holds its memory. That takes real time alone."""
+        for _ in range(_CHILD_LOOKS):
+            children = {one.pid for one in self.stage.driver.llama.running if one.is_child}
+            if children & {process.pid for process in list(self.stage.driver.processes)}:
+                return
+            self.stage.clock.real_sleep(0.005)
+        raise Stopped("the scenario's server has left no child: it cannot be played", raised=True)
+
     # -- the end
 
     def give_up(self) -> None:
@@ -280,6 +290,11 @@ def _servers_left(stage: Stage) -> tuple[str, ...]:
 
 def _threads_left(stage: Stage, before: frozenset[threading.Thread]) -> tuple[str, ...]:
     """Threads that are still there a virtual second after the end; a worker of an executor ends with its loop."""
-    if set(threading.enumerate()) - before:
+    if _strangers(before):
         stage.clock.sleep(1.0)
-    return tuple(f"thread {one.name!r}" for one in threading.enumerate() if one not in before)
+    return tuple(f"thread {one.name!r}" for one in _strangers(before))
+
+
+def _strangers(before: frozenset[threading.Thread]) -> list[threading.Thread]:
+    # A thread that was not started by `threading` gets a Dummy- when it asks who it is, such as to log: the driver's.
+    return [one for one in threading.enumerate() if one not in before and not one.name.startswith("Dummy-")]
