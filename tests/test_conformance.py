@@ -37,13 +37,26 @@ def page_wait() -> Any:
 
 
 def test_the_page_from_nothing_to_green(pytester: pytest.Pytester) -> None:
+    """And each failure is drawn once, and every scenario on the page of the report."""
     for name, text in examples().items():
         (pytester.path / name).write_text(text, encoding="utf-8")
-    result = pytester.runpytest_subprocess("-p", "no:cacheprovider", "-rf", "-v", timeout=50)
+    # All of the cured wait's scenarios are those of the reference, which passes them elsewhere.
+    some = "not test_cured or late-start or ramp or wedged-probe or cancelled"
+    arguments = ("-p", "no:cacheprovider", "-v", "--vramsettle-report=page", "-k", some)
+    result = pytester.runpytest_subprocess(*arguments, timeout=50)
     result.stdout.fnmatch_lines(["  549 MiB of the dead's memory were missing when it returned"])
     result.stdout.fnmatch_lines(["FAILED test_waiting.py::*two-gpus-cancel-out*"])
-    result.stdout.no_fnmatch_line("*test_cured.py::* FAILED*")
+    for green in ("test_cured", "test_backend"):
+        result.stdout.no_fnmatch_line(f"*{green}.py::* FAILED*")
     result.stdout.fnmatch_lines(["test_cured.py::TestOurSettle::test_settle?late-start? PASSED*"])
+    result.stdout.fnmatch_lines(["test_backend.py::TestOurBackend::test_reload?cancel-while-it-waits? PASSED*"])
+    failed = result.parseoutcomes()["failed"]
+    assert result.stdout.str().count("timeline of the fake machine") == failed
+    assert result.stdout.str().count("since death") == failed - 1  # in no-gpu nothing dies
+    page = (pytester.path / "page" / "index.html").read_text(encoding="utf-8")
+    assert page.count("<svg") >= result.parseoutcomes()["passed"] + failed
+    assert "wrong, 549 MiB was not back" in page
+    assert "test_backend.py::TestOurBackend::test_reload[cold-load]" in page
 
 
 def test_the_failure_on_the_page_is_what_is_printed() -> None:

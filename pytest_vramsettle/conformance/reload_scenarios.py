@@ -324,7 +324,7 @@ RELOAD: Sequence[Scenario] = (
         name="leaves-a-child",
         levels=("verified",),
         about="a child of the server lives on and keeps its memory: a wait for all of it never ends",
-        scripted="a server that holds 9.5 GiB of a 24 GiB card and leaves a child with 4 GiB; a load with another context",
+        scripted="a server with 9.5 GiB of a 24 GiB card leaves a child with 4 GiB; a load with another context",
         machine=functools.partial(_machine, weights="8 GiB", leaves_child="4 GiB"),
         play=ReloadPlay(_reload_beside_a_child),
         checks=(*_WAITED, took("reload", _LONGEST)),

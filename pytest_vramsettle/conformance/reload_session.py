@@ -1,4 +1,4 @@
-"""A backend under judgement and its machine while a scenario plays: calls of the backend, and what there was in truth."""
+"""A backend under judgement while a scenario plays: its calls, and what there was in truth after each."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class ReloadSubject:
     """A whole backend under judgement."""
 
     backend: Any
-    """`load(model, *, context=, cache_type=)`, `unload()`, `cancel()`, `status()`; and `close()`, where there is one."""
+    """`load(model, *, context=, cache_type=)`, `unload()`, `cancel()`, `status()`; `close()`, where there is one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
