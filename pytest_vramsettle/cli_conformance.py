@@ -52,7 +52,7 @@ def conform(
     limit: Annotated[float, typer.Option(help="Real seconds after which a scenario is ended by force.")] = 10.0,
     format_: Annotated[Format, typer.Option("--format", help="For people, or for scripts.")] = Format.TEXT,
 ) -> None:
-    """Judges a settle wait, a kill routine, a probe or a whole backend of yours. Exits 1 where a scenario fails, 2 on errors.
+    """Judges a settle wait, a kill routine, a probe or a backend of yours. Exits 1 where a scenario fails, 2 on errors.
 
     Each scenario has a fake machine of its own, on a virtual clock, in a worker process: what hangs or ends its process
     fails alone.

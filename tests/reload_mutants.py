@@ -45,7 +45,7 @@ def first_gpu_only(kills: KillRecord, *, cancel: threading.Event) -> None:
 
 
 def until_all_is_back(kills: KillRecord, *, cancel: threading.Event) -> None:
-    while read_free_memory()[0].free_mib < 24 * 1024 and not cancel.wait(0.25):
+    while read_free_memory()[0].free_mib < 24 * 1024 and not cancel.wait(5):
         pass
 
 

@@ -66,9 +66,20 @@ def test_each_scenario_has_a_wrong_backend() -> None:
     assert {name for _, name, _ in MUTANTS} == {one.name for one in selected(RELOAD, "verified")}
 
 
-@pytest.mark.parametrize("make", [Backend, wrong.Coroutines])
-def test_right_backends(make: Callable[[list[str]], Any]) -> None:
-    report = check_reload(make, level="verified", capabilities=Capabilities(tells_outcome=make is Backend))
+def test_the_demo_backend_passes() -> None:
+    report = check_reload(Backend, level="verified")
+    assert (report.failed, report.gaps) == ((), ()), report.describe()
+
+
+def test_coroutines_have_one_event_loop() -> None:
+    some = [
+        "status-while-it-waits",
+        "unload-while-it-waits",
+        "cancel-while-it-waits",
+        "two-loads-at-once",
+        "nothing-left",
+    ]
+    report = check_reload(wrong.Coroutines, only=[*some, "step"], level="verified")
     assert report.failed == (), report.describe()
 
 

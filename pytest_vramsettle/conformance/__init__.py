@@ -1,4 +1,4 @@
-"""Suites that judge a settle wait, a kill record, a probe or a whole backend of your own, and plain functions that do the same.
+"""Suites that judge a settle wait, a kill record, a probe or a backend of your own, and functions that do the same.
 
 from pytest_vramsettle.conformance import SettleSuite
 
