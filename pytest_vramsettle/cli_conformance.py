@@ -26,6 +26,7 @@ class KindOption(enum.StrEnum):
     SETTLE = "settle"
     KILLS = "kills"
     PROBE = "probe"
+    RELOAD = "reload"
 
 
 class LevelOption(enum.StrEnum):
@@ -37,7 +38,10 @@ class LevelOption(enum.StrEnum):
 
 def conform(
     spec: Annotated[
-        str, typer.Argument(metavar="MODULE:FACTORY", help="A wait, a KillRoutine, a probe, or its maker.")
+        str,
+        typer.Argument(
+            metavar="MODULE:FACTORY", help="A wait, a KillRoutine, a probe, or its maker; a backend's maker."
+        ),
     ],
     kind: Annotated[KindOption, typer.Option(help="What it is; auto looks.")] = KindOption.AUTO,
     level: Annotated[LevelOption, typer.Option(help="What is asked of it.")] = LevelOption.UPSTREAM,
@@ -48,7 +52,7 @@ def conform(
     limit: Annotated[float, typer.Option(help="Real seconds after which a scenario is ended by force.")] = 10.0,
     format_: Annotated[Format, typer.Option("--format", help="For people, or for scripts.")] = Format.TEXT,
 ) -> None:
-    """Judges a settle wait, a kill routine or a probe of yours. Exits 1 where a scenario fails, 2 on errors.
+    """Judges a settle wait, a kill routine, a probe or a backend of yours. Exits 1 where a scenario fails, 2 on errors.
 
     Each scenario has a fake machine of its own, on a virtual clock, in a worker process: what hangs or ends its process
     fails alone.

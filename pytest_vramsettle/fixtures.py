@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 WAITS_KEY: pytest.StashKey[WaitLog] = pytest.StashKey()
 LOCKS_KEY: pytest.StashKey[TracedLocks] = pytest.StashKey()
 TIMELINE_KEY: pytest.StashKey[Timeline] = pytest.StashKey()
-"""What a teardown that fails has kept of the fake machine."""
+"""What was kept of the fake machine: by a teardown that fails, or by a conformance suite."""
 
 DRIVER_KEY: pytest.StashKey[Driver] = pytest.StashKey()
 FOLLOWER_KEY: pytest.StashKey[Follower] = pytest.StashKey()

@@ -41,9 +41,9 @@ PAGE_KEY: pytest.StashKey[str] = pytest.StashKey()
 
 
 def timeline_of(item: pytest.Item) -> Timeline | None:
-    """Of the test's fake driver until now; what was kept of it once that has gone; None without one."""
+    """What was kept for the report; else the test's fake driver's until now; None without one."""
     driver = item.stash.get(DRIVER_KEY, None)
-    if driver is None:
+    if driver is None or TIMELINE_KEY in item.stash:
         return item.stash.get(TIMELINE_KEY, None)
     waits = item.stash.get(WAITS_KEY, None)
     return collect(driver, waits.waits if waits is not None else (), item.stash.get(LOCKS_KEY, None))

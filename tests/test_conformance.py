@@ -20,7 +20,6 @@ from pytest_vramsettle.conformance import (
     check_probe,
     check_settle,
 )
-from pytest_vramsettle.conformance.timeline import GIB, SECOND, Lane, Mark, Span, Timeline, draw
 
 PAGE = Path(__file__).parent.parent / "docs" / "conformance.md"
 
@@ -38,13 +37,26 @@ def page_wait() -> Any:
 
 
 def test_the_page_from_nothing_to_green(pytester: pytest.Pytester) -> None:
+    """And each failure is drawn once, and every scenario on the page of the report."""
     for name, text in examples().items():
         (pytester.path / name).write_text(text, encoding="utf-8")
-    result = pytester.runpytest_subprocess("-p", "no:cacheprovider", "-rf", "-v", timeout=50)
+    # The two that are right pass all of it elsewhere.
+    some = "test_waiting or late-start or ramp or wedged-probe or cold-load or cancel-while-it-waits"
+    arguments = ("-p", "no:cacheprovider", "-v", "--vramsettle-report=page", "-k", some)
+    result = pytester.runpytest_subprocess(*arguments, timeout=50)
     result.stdout.fnmatch_lines(["  549 MiB of the dead's memory were missing when it returned"])
     result.stdout.fnmatch_lines(["FAILED test_waiting.py::*two-gpus-cancel-out*"])
-    result.stdout.no_fnmatch_line("*test_cured.py::* FAILED*")
+    for green in ("test_cured", "test_backend"):
+        result.stdout.no_fnmatch_line(f"*{green}.py::* FAILED*")
     result.stdout.fnmatch_lines(["test_cured.py::TestOurSettle::test_settle?late-start? PASSED*"])
+    result.stdout.fnmatch_lines(["test_backend.py::TestOurBackend::test_reload?cancel-while-it-waits? PASSED*"])
+    failed = result.parseoutcomes()["failed"]
+    assert result.stdout.str().count("timeline of the fake machine") == failed
+    assert result.stdout.str().count("since death") == failed - 1  # in no-gpu nothing dies
+    page = (pytester.path / "page" / "index.html").read_text(encoding="utf-8")
+    assert page.count("<svg") >= result.parseoutcomes()["passed"] + failed
+    assert "wrong, 549 MiB was not back" in page
+    assert "test_backend.py::TestOurBackend::test_reload[cold-load]" in page
 
 
 def test_the_failure_on_the_page_is_what_is_printed() -> None:
@@ -117,39 +129,3 @@ def test_without_pytest() -> None:
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ran.stdout == "True False\n"
-
-
-def test_a_drawing() -> None:
-    rising = Lane("GPU 0", ((0, 4 * GIB), (SECOND, 4 * GIB), (SECOND, 20 * GIB), (2 * SECOND, 20 * GIB)))
-    still = Lane("GPU 1", ((0, 8 * GIB), (2 * SECOND, 8 * GIB)))
-    same = Lane("GPU 2", still.points)
-    probes = (Span(0, 0), Span(SECOND // 2, SECOND), Span(3 * SECOND // 2, 2 * SECOND, answered=False))
-    marks = (Mark(0, "K", "killed"), Mark(2 * SECOND, "R", "returned"))
-    drawn = draw(Timeline(0, 2 * SECOND, (rising, still, same), probes, marks), width=50)
-    assert drawn == "\n".join(
-        [
-            "GPU 0, free: 4096 MiB to 20.0 GiB",
-            " 20.0 GiB " + "." * 20 + "#" * 20,
-            " " * 10 + "." * 20 + "#" * 20,
-            " " * 10 + "." * 20 + "#" * 20,
-            " 4096 MiB " + "." * 20 + "#" * 20,
-            "GPU 1, GPU 2, free: 8192 MiB throughout",
-            " 8192 MiB " + "#" * 40,
-            "   probes |         |==========         |========?",
-            "          K                                      R",
-            "          +---------+---------+---------+--------+",
-            "          0 s       0.5 s     1 s       1.5 s    2 s",
-            "  K 0.000 s  killed",
-            "  R 2.000 s  returned",
-        ]
-    )
-
-
-def test_a_drawing_of_nothing() -> None:
-    assert draw(Timeline(0, 0)).splitlines()[0] == "   probes"
-    assert rising_at() == (None, 5, 10, 10)
-
-
-def rising_at() -> tuple[int | None, ...]:
-    lane = Lane("GPU 0", ((10, 0), (20, 10)))
-    return tuple(lane.at(instant) for instant in (5, 15, 20, 99))

@@ -32,11 +32,11 @@ def run(pytester: pytest.Pytester, code: str, *arguments: str) -> pytest.RunResu
     return pytester.runpytest_subprocess("-p", "no:cacheprovider", *arguments, timeout=50)
 
 
-def test_example_9(pytester: pytest.Pytester) -> None:
-    """As it is written, with a backend that is this project's own wait."""
+def test_shapes_of_implementations(pytester: pytest.Pytester) -> None:
     code = """
 class Backend:
     def _wait_for_vram_settle(self, *, since_kill, max_wait):
+        with open("pids", "a") as file: print(os.getpid(), file=file)
         good(since_kill=since_kill, max_wait=max_wait)
 
 @pytest.fixture
@@ -47,16 +47,10 @@ class TestOurSettle(SettleSuite):
     @pytest.fixture
     def wait(self, backend):                     # the only thing to write
         return lambda *, since_kill, max_wait: backend._wait_for_vram_settle(since_kill=since_kill, max_wait=max_wait)
-"""
-    result = run(pytester, code, "-rs")
-    result.assert_outcomes(passed=16, skipped=1)
-    result.stdout.fnmatch_lines(
-        ["*not judged by the conformance suites*", "*TestOurSettle::test_settle?holds-no-lock?: no lock was given"]
-    )
 
+def test_own():
+    with open("own", "w") as file: print(os.getpid(), file=file)
 
-def test_shapes_of_implementations(pytester: pytest.Pytester) -> None:
-    code = """
 class Static:
     @staticmethod
     def wait(since_kill, max_wait): good(since_kill=since_kill, max_wait=max_wait)
@@ -120,7 +114,17 @@ class TestKills(KillRecordSuite):
         return KillRoutine(adopt=held.append, kill=kill, stamp=lambda: stamp[0])
 """
     result = run(pytester, code, "-v", "-s", "--virtual-clock", "--strict-markers", "--timeout=20", "-k", "not Nobody")
-    result.assert_outcomes(passed=10)
+    result.assert_outcomes(passed=27, skipped=1)
+    result.stdout.fnmatch_lines(
+        ["*not judged by the conformance suites*", "*TestOurSettle::test_settle?holds-no-lock?: no lock was given"]
+    )
+    pids, own = pytester.path / "pids", pytester.path / "own"
+    found = pids.read_text(encoding="utf-8").split()
+    assert len(found) == 16
+    assert len({*found, own.read_text(encoding="utf-8").strip()}) == 2  # one worker for the file, and this process
+    pids.unlink()
+    run(pytester, code, "--pdb", "-x", "-k", "cold-start and OurSettle or own").assert_outcomes(passed=2, deselected=26)
+    assert set(pids.read_text(encoding="utf-8").split()) == {own.read_text(encoding="utf-8").strip()}
     result.stdout.fnmatch_lines(["*seen by the terminal*"])
     result.stdout.fnmatch_lines(["*OfAnotherName::test_settle?ramp?*"])
     result.stdout.fnmatch_lines(["*two-percent?: makes exactly 2 probes: the capability cadence is not claimed"])
@@ -147,15 +151,13 @@ class TestRaises(SettleSuite):
         return wait
 
 class TestBreaks(SettleSuite):
-    scenarios = some("ramp", "still", "two-percent", "cold-start", "no-gpu")
-    real_limit = 2.0
+    scenarios = some("ramp", "still", "no-gpu")
+    real_limit = 1.0
     @pytest.fixture
     def wait(self, scenario):
         def wait(**keywords):
             if scenario.name == "ramp": ctypes.PyDLL(None).sleep(100)      # in C, with the interpreter's lock
             if scenario.name == "still": os._exit(7)
-            if scenario.name == "two-percent": ctypes.CDLL(None).pthread_exit(None)
-            if scenario.name == "cold-start": os.kill(os.getpid(), signal.SIGKILL)
             good(**keywords)
         return wait
 
@@ -173,23 +175,21 @@ class TestLate(SettleSuite):
     wait = pytest.fixture(lambda self: good)
 """
     result = run(pytester, code, "-W", "ignore::ResourceWarning")
-    result.assert_outcomes(passed=1, failed=9, errors=1)
+    result.assert_outcomes(passed=1, failed=7, errors=1)
     text = result.stdout.str()
     assert "TestForgotten needs the fixture 'wait'" in text
     assert "class TestOurSettle(SettleSuite):" in text
     assert "wait is 5, which cannot be called" in text
     assert "wait cannot be called as wait(since_kill=…, max_wait=…)" in text
     assert "it raised OSError: broken" in text
-    # A thread that ends without a word hangs, or is given up: the watchdog may find the baton lost before the limit.
-    assert text.count("it hung: the worker process took more than 2 real s") + text.count("  it had not returned") == 2
+    assert text.count("it hung: the worker process took more than 1 real s") == 1
     assert re.search(r"File .*test_what_is_wrong_fails_alone.py\", line \d+ in wait", text)
     assert "it ended the worker process: exit status 7" in text
-    assert "it ended the worker process: killed by SIGKILL" in text
     assert "it left behind: process" in text
     assert "21504 MiB of the dead's memory were missing when it returned, and it did not say so" in text
     assert "scripted: 21 GiB: nothing for 0.6 s, then all within 0.4 s" in text
     assert "0.250 s  nvidia-smi: status 0; free MiB by index: 3072" in text
-    assert "R 0.250 s  returned, 21504 MiB missing" in text
+    assert text.count("returned None, 0.25 s: wrong, 21.0 GiB was not back") == 1  # in the one drawing
     assert "order of threads: seed 7" in text
     assert not subprocess.run(["pgrep", "-f", "^sleep 987654"], capture_output=True).stdout
 
@@ -209,30 +209,8 @@ def test_ordinary(): pass
 
 def test_beside_xdist_and_a_report_file(pytester: pytest.Pytester) -> None:
     pytester.makeini("[pytest]\naddopts = -ra --durations=1\n")
-    run(pytester, SMALL, "-n", "2", "--junitxml=out.xml").assert_outcomes(passed=4, failed=2)
+    run(pytester, SMALL, "-n", "1", "--junitxml=out.xml").assert_outcomes(passed=4, failed=2)
     assert (pytester.path / "out.xml").read_text(encoding="utf-8").count("<testcase") == 6
-
-
-def test_one_worker_for_a_file_and_none_with_pdb(pytester: pytest.Pytester) -> None:
-    code = """
-class TestSmall(SettleSuite):
-    scenarios = some("ramp", "still")
-    @pytest.fixture
-    def wait(self):
-        with open("pids", "a") as file: print(os.getpid(), file=file)
-        return good
-
-def test_own():
-    with open("own", "w") as file: print(os.getpid(), file=file)
-"""
-    pids, own = pytester.path / "pids", pytester.path / "own"
-    run(pytester, code, "-x").assert_outcomes(passed=3)
-    found = pids.read_text(encoding="utf-8").split()
-    assert len(found) == 2
-    assert len({*found, own.read_text(encoding="utf-8").strip()}) == 2
-    pids.unlink()
-    run(pytester, code, "--pdb").assert_outcomes(passed=3)
-    assert set(pids.read_text(encoding="utf-8").split()) == {own.read_text(encoding="utf-8").strip()}
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fake_gpu import Driver, DriverStateError, InvalidValue, Ramp
-from fake_gpu.llama import make_shape
+from fake_gpu.llama import RunningServer, make_shape
 from fake_gpu.llama.options import Options
 from fake_gpu.llama.sizes import lay_out
 from fake_gpu.units import GIB, MIB
@@ -265,8 +265,13 @@ def test_it_leaves_a_child_that_holds_memory_until_the_driver_stops(driver: Driv
     with Llama(server(driver, leaves_child="2 GiB", reclaim=Ramp.immediate()), *CONTEXT) as llama:
         llama.ready()
         (child,) = [process for process in _procfs.tree(llama.pid) if process.pid != llama.pid]
+        (loaded, *_) = driver.llama.running
+        assert (loaded.pid, loaded.layers, loaded.layers_on_cpu, loaded.is_child) == (llama.pid, 48, 0, False)
         llama.popen.kill()
         llama.popen.wait()
+        while not apps():  # it speaks to the driver when it comes to run
+            assert _procfs.is_alive(child)
+        assert driver.llama.running == (RunningServer(child.pid, is_child=True),)
         assert apps() == f"{child.pid}, llama-server-child, 2048\n"
     driver.stop()
     assert not _procfs.is_alive(child)

@@ -19,7 +19,7 @@ from pytest_vramsettle.contracts.tracing import TracedLocks
 from pytest_vramsettle.deaths import Follower
 from pytest_vramsettle.kills import KillRecord
 from pytest_vramsettle.settle import SettleResult, wait_for_vram_settle
-from pytest_vramsettle.timeline import Timeline, WaitLog, collect, draw
+from pytest_vramsettle.timeline import Event, Timeline, Wait, WaitLog, collect, draw
 from pytest_vramsettle.timeline.model import free_at
 from pytest_vramsettle.timeline.svg import picture
 from pytest_vramsettle.timeline.text import ASCII
@@ -50,6 +50,26 @@ def machine() -> Iterator[Machine]:
 
 def free(timeline: Timeline, card: int, seconds: float) -> int | None:
     return free_at(timeline.moments, timeline.cards[card].free, timeline.zero_ns + round(seconds * SECOND))
+
+
+def test_calls_under_judgement_and_events_have_words_of_their_own(machine: Machine) -> None:
+    gpu = machine.driver.add_gpu("generic", memory="24 GiB", reserved=0)
+    machine.driver.process(gpu, "20 GiB", reclaim=Ramp.never()).kill()
+    begin = machine.clock.monotonic_ns()
+    time.sleep(2)
+    calls = [
+        Wait(begin, begin + SECOND, "returned None", trusted=True, text="", label="kill", about_memory=False),
+        Wait(begin, begin + SECOND, "returned None", trusted=True, text="", label="wait"),
+        Wait(
+            begin, begin + SECOND, "'loaded'", True, "", label="load", about_memory=False, wrong="8 layers on the CPU"
+        ),
+    ]
+    timeline = collect(machine.driver, calls, events=[Event(begin + SECOND // 2, "cancelled")])
+    assert [wait.misled for wait in timeline.waits] == [False, True, True]
+    for told in ("\n".join(draw(timeline)), picture(Timeline.from_json(timeline.to_json()))):
+        assert "returned None, 1 s: wrong, 20.0 GiB was not back" in told
+        assert "'loaded', 1 s: wrong, 8 layers on the CPU" in told.replace("&#x27;", "'")
+        assert "cancelled" in told
 
 
 def test_memory_is_told_as_it_was_at_each_moment(machine: Machine) -> None:

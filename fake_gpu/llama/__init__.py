@@ -5,7 +5,7 @@ in the driver's process, by the driver's clock.
 """
 
 from fake_gpu.llama.holder import NAME
-from fake_gpu.llama.servers import LlamaServers
+from fake_gpu.llama.servers import LlamaServers, RunningServer
 from fake_gpu.llama.shape import Shape, make_shape
 
-__all__ = ["NAME", "LlamaServers", "Shape", "make_shape"]
+__all__ = ["NAME", "LlamaServers", "RunningServer", "Shape", "make_shape"]

@@ -83,6 +83,16 @@ class Holder:
         self._begun_ns = self._driver.sync()
         self._link.send(order(b"b", self._options.port))
 
+    @property
+    def loaded(self) -> Layout | None:
+        """How its model is loaded; None until it is."""
+        return self._layout if self._ready else None
+
+    @property
+    def model(self) -> str:
+        """As its command line has it."""
+        return self._options.model
+
     def heard(self, letter: bytes, number: int, data: bytes) -> None:
         """What the executable tells: its port, and what comes over its connections."""
         if letter == b"B":

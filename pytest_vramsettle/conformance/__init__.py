@@ -1,4 +1,4 @@
-"""Suites that judge a settle wait, a kill record or a probe of your own, and plain functions that do the same.
+"""Suites that judge a settle wait, a kill record, a probe or a backend of your own, and functions that do the same.
 
 from pytest_vramsettle.conformance import SettleSuite
 
@@ -12,13 +12,25 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from pytest_vramsettle.conformance.checking import ConformanceError, check_kill_record, check_probe, check_settle
+from pytest_vramsettle.conformance.checking import (
+    ConformanceError,
+    check_kill_record,
+    check_probe,
+    check_reload,
+    check_settle,
+)
 from pytest_vramsettle.conformance.kill_scenarios import KillRoutine
 from pytest_vramsettle.conformance.model import Capabilities, Report, Verdict
 from pytest_vramsettle.conformance.settle_checks import SettleSubject
 
 if TYPE_CHECKING:
-    from pytest_vramsettle.conformance.suites import InjectedProbeSuite, KillRecordSuite, ProbeSuite, SettleSuite
+    from pytest_vramsettle.conformance.suites import (
+        InjectedProbeSuite,
+        KillRecordSuite,
+        ProbeSuite,
+        ReloadSuite,
+        SettleSuite,
+    )
 
 __all__ = [
     "Capabilities",
@@ -27,16 +39,18 @@ __all__ = [
     "KillRecordSuite",
     "KillRoutine",
     "ProbeSuite",
+    "ReloadSuite",
     "Report",
     "SettleSubject",
     "SettleSuite",
     "Verdict",
     "check_kill_record",
     "check_probe",
+    "check_reload",
     "check_settle",
 ]
 
-_SUITES = ("InjectedProbeSuite", "KillRecordSuite", "ProbeSuite", "SettleSuite")
+_SUITES = ("InjectedProbeSuite", "KillRecordSuite", "ProbeSuite", "ReloadSuite", "SettleSuite")
 
 
 def __getattr__(name: str) -> Any:

@@ -82,7 +82,7 @@ def judge(scenario: Scenario, stage: Stage, seen: Observation, level: Level, cap
         problems=tuple(problems),
         gaps=tuple(f"{one.expects}: the capability {one.needs} is not claimed" for one in gaps),
         story=story_of(scenario, seen, judged, stage.seed),
-        timeline=stage.timeline(seen),
+        timeline=stage.timeline(),
     )
 
 
@@ -122,7 +122,7 @@ def gap_verdict(scenario: Scenario, reason: str) -> Verdict:
 
 def play(
     scenario: Scenario,
-    make: Callable[[], Any],
+    make: Callable[[Stage], Any],
     *,
     level: Level,
     capabilities: Capabilities,
@@ -135,7 +135,7 @@ def play(
     with VirtualClock(seed=seed) as clock, Driver(clock=clock) as driver, _balanced(driver):
         stage = Stage(driver, clock, seed=seed)
         scenario.machine(stage)
-        subject = make()
+        subject = make(stage)
         gap = gap_of(scenario, subject, capabilities)
         if gap is not None:
             return gap_verdict(scenario, gap)
@@ -169,7 +169,7 @@ def guarded(scenario: Scenario, run: Callable[[], Verdict]) -> Verdict:
 def check(
     kind: Kind,
     scenarios: Sequence[Scenario],
-    make: Callable[[], Any],
+    make: Callable[[Stage], Any],
     *,
     level: Level,
     capabilities: Capabilities | None,
@@ -215,7 +215,7 @@ def check_settle(
     from pytest_vramsettle.conformance.subjects import settle_subject
 
     subject = settle_subject(wait, recording=recording, cancel=cancel, lock=lock, injects_probe=injects_probe)
-    return check("settle", SETTLE, lambda: subject, level=level, capabilities=capabilities, only=only, seed=seed)
+    return check("settle", SETTLE, lambda _: subject, level=level, capabilities=capabilities, only=only, seed=seed)
 
 
 def check_kill_record(
@@ -235,7 +235,7 @@ def check_kill_record(
     from pytest_vramsettle.conformance.subjects import kill_subject
 
     return check(
-        "kills", KILLS, lambda: kill_subject(routine), level=level, capabilities=capabilities, only=only, seed=seed
+        "kills", KILLS, lambda _: kill_subject(routine), level=level, capabilities=capabilities, only=only, seed=seed
     )
 
 
@@ -256,4 +256,30 @@ def check_probe(
     from pytest_vramsettle.conformance.subjects import probe_subject
 
     subject = probe_subject(probe)
-    return check("probe", PROBE, lambda: subject, level=level, capabilities=capabilities, only=only, seed=seed)
+    return check("probe", PROBE, lambda _: subject, level=level, capabilities=capabilities, only=only, seed=seed)
+
+
+def check_reload(
+    factory: Any,
+    *,
+    level: Level = "upstream",
+    capabilities: Capabilities | None = None,
+    only: str | Iterable[str] | None = None,
+    seed: int | None = None,
+) -> Report:
+    """Judge a whole backend, in this process; else as `check_settle`.
+
+    `factory(server_command)` makes one, for every scenario a new one: with load(model, *, context=, cache_type=),
+    unload(), cancel() and status(), and close() where it has such a thing; coroutines have one event loop. It starts
+    its servers with that command, a list. Raises ConformanceError.
+    """
+    from pytest_vramsettle.conformance.reload_scenarios import RELOAD
+    from pytest_vramsettle.conformance.subjects import reload_subject
+
+    if not callable(factory):
+        raise ConformanceError(f"{factory!r} cannot be called: check_reload takes what makes a backend of a command")
+
+    def make(stage: Stage) -> Any:
+        return reload_subject(factory, stage.server_command)
+
+    return check("reload", RELOAD, make, level=level, capabilities=capabilities, only=only, seed=seed)

@@ -9,11 +9,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from fake_gpu import Fault, Process, Ramp
-from pytest_vramsettle.conformance.model import LEVELS, Check, Observation, Scenario, seconds
+from pytest_vramsettle.conformance.model import LEVELS, SECOND, Check, Observation, Scenario, seconds
 from pytest_vramsettle.conformance.settle_checks import AT_ONCE, sees_it_back, within
 from pytest_vramsettle.conformance.settle_upstream import card, one_card, smi
 from pytest_vramsettle.conformance.stage import Stage
-from pytest_vramsettle.conformance.timeline import SECOND
 
 _MICROSECOND = 1000
 
@@ -56,9 +55,8 @@ def kill_play(
         victims = list(stage.victims)
         if before:
             subject.adopt(victims.pop(0).popen)
-            stage.call(subject.kill, allowed=30.0)
+            stage.call(subject.kill, allowed=30.0, label="kill")
             stage.clock.sleep(3.0)
-            stage.marks.clear()
         popen = victims[0].popen if process else None
         if popen is not None and breaks:
             _break(popen, breaks)
@@ -67,7 +65,7 @@ def kill_play(
         earlier = _stamp_ns(stage, subject)
         if then is not None:
             then(stage)
-        seen = stage.call(subject.kill, allowed=30.0)
+        seen = stage.call(subject.kill, allowed=30.0, label="kill")
         return _with_facts(stage, subject, seen, victims if process else [], earlier)
 
     return play
@@ -81,7 +79,7 @@ def reap_play(*, orphans: bool) -> Callable[[Stage, KillRoutine], Observation]:
         pids = [victim.pid for victim in victims]
         stage.begin()
         reap = subject.reap or (lambda _pids: None)
-        seen = stage.call(lambda: reap(pids), allowed=30.0)
+        seen = stage.call(lambda: reap(pids), allowed=30.0, label="reap")
         return _with_facts(stage, subject, seen, victims, None)
 
     return play
@@ -95,10 +93,9 @@ def load_play(*, killed: bool) -> Callable[[Stage, KillRoutine], Observation]:
         subject.adopt(stage.victims[0].popen if killed else None)
         stage.begin()
         if killed:
-            unloaded = stage.call(subject.kill, allowed=30.0)
+            unloaded = stage.call(subject.kill, allowed=30.0, label="unload")
             if not unloaded.returned:
                 return unloaded
-            stage.marks[-1] = replace(stage.marks[-1], sign="U", told="the unload returned")
             subject.adopt(None)
         return stage.call(load, allowed=30.0)
 
@@ -124,8 +121,6 @@ def _with_facts(
     stage.driver.await_deaths()
     died = [victim.died_ns for victim in victims]
     last = max((one for one in died if one is not None), default=None)
-    if last is not None:
-        stage.marks.append(_killed_mark(last - stage.zero_ns))
     first = victims[0].popen if victims else None
     facts = (
         ("earlier_ns", earlier),
@@ -135,12 +130,6 @@ def _with_facts(
         ("exit_status", None if first is None else first.poll()),
     )
     return replace(seen, notes=(*seen.notes, *facts))
-
-
-def _killed_mark(at_ns: int) -> Any:
-    from pytest_vramsettle.conformance.timeline import Mark
-
-    return Mark(at_ns, "K", "the process died")
 
 
 # -- what is asked

@@ -7,13 +7,19 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal
 
-from pytest_vramsettle.conformance.timeline import MIB, SECOND, Timeline, draw
+from pytest_vramsettle.timeline import Timeline, draw
 
 if TYPE_CHECKING:
     from pytest_vramsettle.conformance.stage import Stage
 
+SECOND = 1_000_000_000
+MIB = 1024 * 1024
+
+_WIDTH = 100
+"""Columns of a drawing."""
+
 Kind = str
-"""What is judged: "settle", "kills", "probe"; a suite of another kind brings its own scenarios."""
+"""What is judged: "settle", "kills", "probe", "reload"; a suite of another kind brings its own scenarios."""
 Level = Literal["upstream", "verified"]
 LEVELS: tuple[Level, ...] = ("upstream", "verified")
 Status = Literal["passed", "failed", "gap"]
@@ -116,6 +122,13 @@ class Observation:
         return None
 
     @property
+    def outcome(self) -> str:
+        """How it ended, in a few words."""
+        if not self.returned:
+            return f"raised {self.error.partition(':')[0]}" if self.error else "never returned"
+        return str(self.result.outcome) if hasattr(self.result, "outcome") else f"returned {short(self.result, 40)}"
+
+    @property
     def said(self) -> str:
         """Its result in words."""
         if not self.returned:
@@ -176,21 +189,21 @@ class Verdict:
     """What was scripted, seen, returned and expected."""
     timeline: Timeline | None = None
 
-    def describe(self) -> str:
-        """All of it, as plain text."""
+    def describe(self, *, drawn: bool = True) -> str:
+        """All of it, as plain text; without the drawing, where that is shown beside it."""
         lines = [f"{self.kind} scenario {self.scenario}: {self.status}"]
         lines += [f"  {problem}" for problem in self.problems]
         lines += [f"  not judged: {gap}" for gap in self.gaps]
         if self.status == "failed":
             lines += ["", self.story]
-            if self.timeline is not None:
-                lines += ["", draw(self.timeline)]
+            if drawn and self.timeline is not None:
+                lines += ["", *draw(self.timeline, _WIDTH)]
         return "\n".join(lines)
 
     def as_dict(self) -> dict[str, Any]:
         """What JSON can hold; the timeline as drawn."""
         told = {name: value for name, value in asdict(self).items() if name != "timeline"}
-        told["timeline"] = None if self.timeline is None else draw(self.timeline)
+        told["timeline"] = None if self.timeline is None else "\n".join(draw(self.timeline, _WIDTH))
         return told
 
 

@@ -10,12 +10,20 @@ from pytest_vramsettle.conformance.checking import ConformanceError, guarded, pl
 from pytest_vramsettle.conformance.kill_scenarios import KILLS, KillRoutine
 from pytest_vramsettle.conformance.model import Capabilities, Kind, Scenario, short
 from pytest_vramsettle.conformance.probe_scenarios import PROBE
+from pytest_vramsettle.conformance.reload_scenarios import RELOAD
 from pytest_vramsettle.conformance.settle_checks import SettleSubject
 from pytest_vramsettle.conformance.settle_verified import SETTLE
-from pytest_vramsettle.conformance.subjects import kill_subject, probe_subject, settle_subject
+from pytest_vramsettle.conformance.stage import Stage
+from pytest_vramsettle.conformance.subjects import (
+    is_backend,
+    kill_subject,
+    probe_subject,
+    reload_subject,
+    settle_subject,
+)
 from pytest_vramsettle.score.subjects import SubjectError, imported
 
-SCENARIOS: Mapping[Kind, Sequence[Scenario]] = {"settle": SETTLE, "kills": KILLS, "probe": PROBE}
+SCENARIOS: Mapping[Kind, Sequence[Scenario]] = {"settle": SETTLE, "kills": KILLS, "probe": PROBE, "reload": RELOAD}
 
 
 def judged(request: Mapping[str, Any]) -> dict[str, Any]:
@@ -40,13 +48,16 @@ def judged(request: Mapping[str, Any]) -> dict[str, Any]:
 def kind_of(found: object) -> Kind:
     """What sort of implementation this is. Raises ConformanceError where that cannot be told.
 
-    What takes `since_kill` is a wait; a KillRoutine says what it is; what returns readings is a probe. Anything else
+    What takes `since_kill` is a wait; a KillRoutine says what it is; what takes `server_command` makes a whole backend;
+    what returns readings is a probe. Anything else
     without arguments makes one of these, and is called on a machine with one GPU to see which.
     """
     if isinstance(found, KillRoutine):
         return "kills"
     if isinstance(found, SettleSubject) or _takes(found, "since_kill"):
         return "settle"
+    if is_backend(found) or _takes(found, "server_command"):
+        return "reload"
     made = _made_on_a_machine(found)
     if isinstance(made, KillRoutine):
         return "kills"
@@ -79,13 +90,15 @@ def _made_on_a_machine(found: object) -> object:
             ) from error
 
 
-def maker(found: object, kind: Kind) -> Callable[[], Any]:
+def maker(found: object, kind: Kind) -> Callable[[Stage], Any]:
     """What makes the subject, for every scenario a new one where `found` is a factory."""
     if kind == "settle":
-        return lambda: _settle(found)
+        return lambda _: _settle(found)
     if kind == "kills":
-        return lambda: kill_subject(found)
-    return lambda: probe_subject(_probe(found))
+        return lambda _: kill_subject(found)
+    if kind == "reload":
+        return lambda stage: reload_subject(found, stage.server_command)
+    return lambda _: probe_subject(_probe(found))
 
 
 def _settle(found: Any) -> SettleSubject:

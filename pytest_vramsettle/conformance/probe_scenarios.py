@@ -9,11 +9,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from fake_gpu import Fault, Ramp
-from pytest_vramsettle.conformance.model import LEVELS, Check, Observation, Scenario, short
+from pytest_vramsettle.conformance.model import LEVELS, MIB, Check, Observation, Scenario, short
 from pytest_vramsettle.conformance.settle_checks import AT_ONCE, within
 from pytest_vramsettle.conformance.settle_upstream import card, one_card, victim
 from pytest_vramsettle.conformance.stage import Stage
-from pytest_vramsettle.conformance.timeline import MIB
 
 _BOUND = 15.0
 """Seconds within which a probe gives up: the usual timeout of 10 s, and the time to clean up."""
@@ -39,10 +38,10 @@ def probe_play(
         stage.kill(None)
         if then is not None:
             then(stage)
-        seen = stage.call(subject.probe, allowed=_BOUND)
+        seen = stage.call(subject.probe, allowed=_BOUND, label="probe")
         pipes = _pipes()
         for _ in range(times - 1):
-            seen = stage.call(subject.probe, allowed=_BOUND)
+            seen = stage.call(subject.probe, allowed=_BOUND, label="probe")
         stage.driver.sync()
         enumerated = stage.driver.enumerated
         truth = {gpu.index: gpu.memory.free for gpu in enumerated} | {gpu.uuid: gpu.memory.free for gpu in enumerated}

@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from fake_gpu import Fault
-from pytest_vramsettle.conformance.model import Check, Observation, seconds
+from pytest_vramsettle.conformance.model import MIB, SECOND, Check, Observation, seconds
 from pytest_vramsettle.conformance.stage import Stage
-from pytest_vramsettle.conformance.timeline import MIB, SECOND
 
 MISREAD_MIB = 256
 """What may be missing unsaid: the tolerance of the common wait."""
@@ -71,7 +70,7 @@ def cancel_play(*, after: float, max_wait: float) -> Callable[[Stage, SettleSubj
 
         def cancel(call: Any) -> tuple[tuple[str, Any], ...]:
             stage.clock.advance(after)
-            stage.mark("C", "cancelled")
+            stage.mark("cancelled")
             at_ns = stage.now_ns
             task = call.cancel if subject.cancel is None else subject.cancel
             if task is not None:
@@ -93,7 +92,7 @@ def lock_play(*, after: float, max_wait: float) -> Callable[[Stage, SettleSubjec
         def look(call: Any) -> tuple[tuple[str, Any], ...]:
             stage.clock.advance(after)
             free = _is_free(subject.lock)
-            stage.mark("L", "the load lock was free" if free else "the load lock was held")
+            stage.mark("the load lock was free" if free else "the load lock was held")
             return (("lock_free", free), ("waiting", not call.done))
 
         function = lambda: subject.wait(since_kill=stamp, max_wait=max_wait)  # noqa: E731  # one call, two arguments

@@ -17,15 +17,12 @@ from typing import TYPE_CHECKING, Any
 
 from fake_gpu import Driver, Gpu, Process
 from pytest_vramsettle import _procfs
-from pytest_vramsettle.conformance.model import Observation, Sighting, seconds
-from pytest_vramsettle.conformance.timeline import SECOND, Lane, Mark, Span, Timeline
+from pytest_vramsettle.conformance.model import SECOND, Observation, Sighting, seconds
+from pytest_vramsettle.timeline import Event, Timeline, Wait, collect
 
 if TYPE_CHECKING:
     from pytest_vramsettle.clock import VirtualClock
 
-_GRID = 160
-"""Instants at which a drawing looks at a ramp."""
-_LOOK_AHEAD = (0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 22.0, 30.0)
 _PATIENCE_NS = 60 * SECOND
 """Virtual time beyond what a scenario allows after which an implementation is given up."""
 _LEFT_GRACE = 15.0
@@ -44,15 +41,6 @@ class _Call:
     cancel: Callable[[], object] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class _Segment:
-    """What was free from an instant on; what the dead give back later is computed."""
-
-    at_ns: int
-    free: dict[Gpu, int]
-    dead: tuple[Process, ...]
-
-
 @dataclass(slots=True)
 class Stage:
     """Where a scenario plays. `zero_ns` is its beginning: the kill, where there is one."""
@@ -62,15 +50,20 @@ class Stage:
     seed: int | None = None
     """Of the order of threads."""
     victims: list[Process] = field(default_factory=list)
-    marks: list[Mark] = field(default_factory=list)
+    server_command: list[str] = field(default_factory=list)
+    """What starts a llama-server, where the scenario has one."""
+    events: list[Event] = field(default_factory=list)
+    """What a drawing has to tell beside memory, deaths and probes; on the clock."""
+    waits: list[Wait] = field(default_factory=list)
+    """The calls of the implementation; on the clock."""
     zero_ns: int = 0
-    _segments: list[_Segment] = field(default_factory=list)
+    _orders: list[tuple[int, tuple[Gpu, ...]]] = field(default_factory=list)
     _calls_before: int = 0
     _children_before: frozenset[int] = frozenset()
 
     def __post_init__(self) -> None:
         self.zero_ns = self.clock.monotonic_ns()
-        self._children_before = _children()
+        self.note_what_is_there()
 
     @property
     def now_ns(self) -> int:
@@ -83,9 +76,22 @@ class Stage:
         self._look()
         self.clock.before_jump(self._look)
 
-    def mark(self, sign: str, told: str) -> None:
+    def note_what_is_there(self) -> None:
+        """The processes that are there now are not the implementation's to end."""
+        self._children_before = _children()
+
+    def mark(self, told: str) -> None:
         """Something happened now."""
-        self.marks.append(Mark(self.now_ns, sign, told))
+        self.events.append(Event(self.clock.monotonic_ns(), told))
+
+    def called(self, label: str, began_ns: int, ended_ns: int, outcome: str, **judged: Any) -> None:
+        """A call of the implementation, for the drawing; the instants as in an Observation."""
+        begin, end = self.zero_ns + began_ns, self.zero_ns + ended_ns
+        self.waits.append(Wait(begin, end, outcome, text=f"{label}: {outcome}", label=label, **judged))
+
+    def unreturned(self) -> int:
+        """Bytes that all the dead have not given back now."""
+        return sum(sum(one.used.values()) for one in list(self.driver.processes) if not one.alive)
 
     def missing(self) -> int:
         """Bytes that the victims, dead ones, have not given back now."""
@@ -102,8 +108,6 @@ class Stage:
             self.begin()
             for victim in self.victims:
                 victim.kill()
-        if self.victims:
-            self.mark("K", f"killed: {', '.join(one.describe() for one in self.victims)}")
         self.driver.sync()
         return time.monotonic()
 
@@ -113,30 +117,37 @@ class Stage:
         *,
         allowed: float,
         meanwhile: Callable[[_Call], tuple[tuple[str, Any], ...]] | None = None,
+        label: str = "wait",
     ) -> Observation:
-        """Calls the implementation; `meanwhile` runs beside it and returns notes. Gives up 60 s beyond `allowed`."""
+        """Calls the implementation; `meanwhile` runs beside it and returns notes. Gives up 60 s beyond `allowed`.
+
+        `label` says what it is, in the drawing; the word of a "wait" is about memory.
+        """
         self._calls_before = len(self.driver.calls)
         call, began_ns = _Call(), self.now_ns
-        with _recorded_logs() as logs:
+        with self.recorded() as logs:
             thread = threading.Thread(target=self._run, args=(call, function), name="under-test", daemon=True)
             thread.start()
             notes = () if meanwhile is None else meanwhile(call)
             thread.join(allowed + _PATIENCE_NS / SECOND)
         if not call.done:
             call.ended_ns = self.now_ns
-        self.marks.append(Mark(call.ended_ns, "R", _end_of(call)))
-        return Observation(
+        seen = Observation(
             began_ns=began_ns,
             ended_ns=call.ended_ns,
             returned=call.done and call.error is None,
             result=call.result,
             error=call.error,
-            probes=self._sightings(),
+            probes=self.sightings(),
             missing=call.missing,
             logs=tuple(logs),
-            left=self._left() if call.done else (),
+            left=self.left() if call.done else (),
             notes=notes,
         )
+        wait = label == "wait"
+        relied_on = seen.returned and seen.trusted is not False
+        self.called(label, began_ns, seen.ended_ns, seen.outcome, trusted=relied_on or not wait, about_memory=wait)
+        return seen
 
     def _run(self, call: _Call, function: Callable[[], Any]) -> None:
         try:
@@ -145,25 +156,26 @@ class Stage:
                 result = asyncio.run(_awaited(result, call))
             call.result = result
         except BaseException as error:  # SystemExit and all: it is the implementation's
-            call.error = _told(error)
+            call.error = described(error)
         call.ended_ns, call.missing, call.done = self.now_ns, self.missing(), True
 
     # -- what is seen
 
     def _look(self) -> None:
-        now = self.clock.monotonic_ns()
-        free = {gpu: gpu.memory_at(now).free for gpu in self.driver.enumerated}
-        dead = tuple(one for one in self.driver.processes if not one.alive_in_model)
-        if self._segments and self._segments[-1].at_ns == now:
-            self._segments.pop()
-        self._segments.append(_Segment(now, free, dead))
+        self._orders.append((self.clock.monotonic_ns(), self.driver.enumerated))
 
-    def _free_at(self, now_ns: int) -> dict[Gpu, int]:
-        """Bytes at an instant on the clock, by what was last seen before and what the dead gave back since."""
-        last = next((one for one in reversed(self._segments) if one.at_ns <= now_ns), None)
-        return {} if last is None else {gpu: _grown(last, gpu, now_ns) for gpu in last.free}
+    def _free_at(self, now_ns: int) -> tuple[int, ...]:
+        """Bytes by index at an instant on the clock."""
+        orders = [gpus for at_ns, gpus in self._orders if at_ns <= now_ns]
+        return tuple(self.driver.history.memory(gpu, [now_ns])[0].free for gpu in (orders[-1] if orders else ()))
 
-    def _sightings(self) -> tuple[Sighting, ...]:
+    @staticmethod
+    def recorded() -> contextlib.AbstractContextManager[list[logging.LogRecord]]:
+        """What is logged, at every level that the loggers themselves let through."""
+        return _recorded_logs()
+
+    def sightings(self) -> tuple[Sighting, ...]:
+        """The probes since the last call, or since the beginning."""
         self._look()
         seen: dict[int, Sighting] = {}
         for call in self.driver.calls[self._calls_before :]:
@@ -174,10 +186,11 @@ class Stage:
             at_ns = call.at_ns - self.zero_ns
             before = seen.get(at_ns)
             status = call.code if before is None or before.status == 0 else before.status
-            seen[at_ns] = Sighting(at_ns, end_ns, call.via, status, tuple(free.values()))
+            seen[at_ns] = Sighting(at_ns, end_ns, call.via, status, free)
         return tuple(seen.values())
 
-    def _left(self) -> tuple[str, ...]:
+    def left(self) -> tuple[str, ...]:
+        """Processes that are there and were not, in words; they are killed."""
         if self._strangers():
             self.clock.sleep(_LEFT_GRACE)
             for _ in range(40):
@@ -191,48 +204,12 @@ class Stage:
         return tuple(f"process {pid} ({name})" for pid, name in left.items())
 
     def _strangers(self) -> frozenset[int]:
-        return _children() - self._children_before - {process.pid for process in self.driver.processes}
+        own = {*(process.pid for process in self.driver.processes), *(one.pid for one in self.driver.llama.running)}
+        return _children() - self._children_before - own
 
-    def timeline(self, observation: Observation) -> Timeline:
-        """The drawing's data: from a little before the beginning to a little after the end."""
-        self._look()
-        end = max(observation.ended_ns, SECOND // 2)
-        last = end + max(end // 8, SECOND // 4)
-        if observation.missing:
-            last = max(last, self._back_ns())  # the picture shows what was missed
-        lanes = tuple(self._lane(gpu, last) for gpu in self._segments[0].free) if self._segments else ()
-        probes = tuple(_span(one, observation.ended_ns) for one in observation.probes if one.at_ns <= last)
-        return Timeline(0, last, lanes, probes, tuple(sorted(self.marks, key=lambda mark: mark.at_ns)))
-
-    def _back_ns(self) -> int:
-        """When the dead's memory is all back, roughly; 0 where it will not be within half a minute."""
-        for seconds_after in _LOOK_AHEAD:
-            now = self.zero_ns + round(seconds_after * SECOND)
-            if not any(one.held_at(gpu, now) for one in self.victims for gpu in one.used):
-                return round(seconds_after * SECOND)
-        return 0
-
-    def _lane(self, gpu: Gpu, last_ns: int) -> Lane:
-        points: list[tuple[int, int]] = []
-        grid = [self.zero_ns + last_ns * step // _GRID for step in range(_GRID + 1)]
-        ends = [*(one.at_ns for one in self._segments[1:]), self.zero_ns + last_ns]
-        for segment, end in zip(self._segments, ends, strict=True):
-            if gpu in segment.free:
-                inside = [instant for instant in grid if segment.at_ns < instant < end]
-                points += [(at - self.zero_ns, _grown(segment, gpu, at)) for at in (segment.at_ns, *inside, end)]
-        first = next(number for number, one in enumerate(self._segments[0].free) if one is gpu)
-        return Lane(f"GPU {first} ({gpu.uuid[:12]})", tuple(points))
-
-
-def _span(probe: Sighting, ended_ns: int) -> Span:
-    if probe.answered_ns is None:
-        return Span(probe.at_ns, max(ended_ns, probe.at_ns), answered=False)
-    return Span(probe.at_ns, probe.answered_ns)
-
-
-def _grown(segment: _Segment, gpu: Gpu, now_ns: int) -> int:
-    back = sum(one.held_at(gpu, segment.at_ns) - one.held_at(gpu, now_ns) for one in segment.dead)
-    return segment.free[gpu] + back
+    def timeline(self) -> Timeline:
+        """What has happened until now, to be drawn."""
+        return collect(self.driver, self.waits, events=self.events)
 
 
 async def _awaited(result: Any, call: _Call) -> Any:
@@ -242,14 +219,8 @@ async def _awaited(result: Any, call: _Call) -> Any:
     return await task
 
 
-def _end_of(call: _Call) -> str:
-    if not call.done:
-        return "given up: it had not returned"
-    missing = f", {call.missing // (1 << 20)} MiB missing"
-    return f"raised {call.error}{missing}" if call.error else f"returned{missing}"
-
-
-def _told(error: BaseException) -> str:
+def described(error: BaseException) -> str:
+    """What was raised, and where."""
     frames = traceback.extract_tb(error.__traceback__)
     place = f" ({frames[-1].filename}:{frames[-1].lineno}, in {frames[-1].name})" if frames else ""
     return f"{type(error).__name__}: {error}{place}"

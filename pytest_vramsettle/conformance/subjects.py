@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import inspect
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from pytest_vramsettle.conformance.checking import ConformanceError
 from pytest_vramsettle.conformance.kill_scenarios import KillRoutine
 from pytest_vramsettle.conformance.model import short
 from pytest_vramsettle.conformance.probe_scenarios import ProbeSubject
+from pytest_vramsettle.conformance.reload_session import ReloadSubject
 from pytest_vramsettle.conformance.settle_checks import SettleSubject
 
 WAIT_LINES = """\
@@ -42,6 +43,15 @@ class TestOurProbe(ProbeSuite):
     @pytest.fixture
     def probe(self):
         return Backend()._get_gpu_free_memory      # returns [(index or UUID, free MiB), ...]
+"""
+
+RELOAD_LINES = """\
+from pytest_vramsettle.conformance import ReloadSuite
+
+class TestOurBackend(ReloadSuite):
+    @pytest.fixture
+    def backend(self, server_command):             # a list, which starts a fake llama-server
+        return Backend(server_command)             # with load(), unload(), cancel(), status()
 """
 
 
@@ -85,6 +95,28 @@ def probe_subject(probe: Any) -> ProbeSubject:
     if not callable(probe):
         raise ConformanceError(f"probe is {short(probe)}, which cannot be called. A few lines do:\n\n{PROBE_LINES}")
     return ProbeSubject(probe=probe)
+
+
+def reload_subject(found: Any, server_command: Sequence[str]) -> ReloadSubject:
+    """A backend, or what makes one of a server command. Raises ConformanceError with what to write instead."""
+    made = found(list(server_command)) if callable(found) and not is_backend(found) else found
+    if not is_backend(made):
+        missing = [name for name in BACKEND_METHODS if not callable(getattr(made, name, None))]
+        raise ConformanceError(
+            f"{short(made)} is no backend: it has no {', '.join(missing)}. Six lines are enough:\n\n{RELOAD_LINES}"
+        )
+    return ReloadSubject(backend=made)
+
+
+BACKEND_METHODS = ("load", "unload", "cancel", "status")
+
+
+def is_backend(found: Any) -> bool:
+    """Whether its methods can be called: of a class, only where they need no instance."""
+    if isinstance(found, type):
+        methods = [inspect.getattr_static(found, name, None) for name in BACKEND_METHODS]
+        return all(isinstance(one, staticmethod | classmethod) for one in methods)
+    return all(callable(getattr(found, name, None)) for name in BACKEND_METHODS)
 
 
 def _with_probe(wait: Callable[..., Any]) -> Callable[..., Any]:

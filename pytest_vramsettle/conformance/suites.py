@@ -14,16 +14,20 @@ from pytest_vramsettle.conformance.checking import ConformanceError, broken, gap
 from pytest_vramsettle.conformance.kill_scenarios import KILLS
 from pytest_vramsettle.conformance.model import Capabilities, Kind, Level, Scenario, Verdict
 from pytest_vramsettle.conformance.probe_scenarios import PROBE
+from pytest_vramsettle.conformance.reload_scenarios import RELOAD
 from pytest_vramsettle.conformance.settle_verified import SETTLE
 from pytest_vramsettle.conformance.stage import Stage
 from pytest_vramsettle.conformance.subjects import (
     KILL_LINES,
     PROBE_LINES,
+    RELOAD_LINES,
     WAIT_LINES,
     kill_subject,
     probe_subject,
+    reload_subject,
     settle_subject,
 )
+from pytest_vramsettle.fixtures import TIMELINE_KEY
 from pytest_vramsettle.left import GAP_PROPERTY
 from pytest_vramsettle.options import options_of
 
@@ -84,8 +88,10 @@ def _told(request: pytest.FixtureRequest, verdict: Verdict) -> None:
     """Fails, skips or passes the test; gaps travel on its report."""
     for gap in verdict.gaps:
         request.node.user_properties.append((GAP_PROPERTY, f"{request.node.nodeid}: {gap}"))
+    if verdict.timeline is not None:  # the report draws it, and the page
+        request.node.stash[TIMELINE_KEY] = verdict.timeline
     if verdict.status == "failed":
-        pytest.fail(verdict.describe(), pytrace=False)
+        pytest.fail(verdict.describe(drawn=verdict.timeline is None), pytrace=False)
     if verdict.status == "gap":
         pytest.skip(f"not judged: {verdict.gaps[0]}")
 
@@ -203,6 +209,40 @@ class ProbeSuite(Suite):
         """One scenario."""
         with _refusals():
             subject = probe_subject(probe)
+        self._judge(request, scenario, conformance_stage, subject)
+
+
+class ReloadSuite(Suite):
+    """Judges a whole backend, with real llama-server processes. Write `backend`."""
+
+    kind = "reload"
+    fixture = "backend"
+    scenarios = RELOAD
+
+    @pytest.fixture
+    def server_command(self, conformance_stage: Stage) -> list[str]:
+        """What starts the scenario's llama-server: a list for `subprocess`, of one path."""
+        return list(conformance_stage.server_command)
+
+    @pytest.fixture
+    def backend(self) -> Any:
+        """Has load(model, *, context=, cache_type=), unload(), cancel(), status(); close(), where there is one.
+
+        A class, or another callable without these, is called with the server command.
+        """
+        _forgotten(type(self).__name__, "backend", RELOAD_LINES)
+
+    def test_reload(
+        self,
+        request: pytest.FixtureRequest,
+        scenario: Scenario,
+        conformance_stage: Stage,
+        backend: Any,
+        server_command: list[str],
+    ) -> None:
+        """One scenario."""
+        with _refusals():
+            subject = reload_subject(backend, server_command)
         self._judge(request, scenario, conformance_stage, subject)
 
 

@@ -30,8 +30,10 @@ _LONG_TAIL = 1.5
 """Reclaim that takes so many times as long as everything else is not shown to its end."""
 
 
-def collect(driver: Driver, waits: Sequence[Wait] = (), locks: LockTrace | None = None) -> Timeline:
-    """What has happened on this driver's machine until now, on its clock."""
+def collect(
+    driver: Driver, waits: Sequence[Wait] = (), locks: LockTrace | None = None, *, events: Sequence[Event] = ()
+) -> Timeline:
+    """What has happened on this driver's machine until now, on its clock; `events`: what else there is to tell."""
     now = driver.sync()
     labels = {gpu.uuid: f"GPU {index}" for index, gpu in enumerate(driver.enumerated)}
     cards = [*driver.enumerated, *(gpu for gpu in driver.handles.values() if gpu.uuid not in labels)]
@@ -40,14 +42,14 @@ def collect(driver: Driver, waits: Sequence[Wait] = (), locks: LockTrace | None 
     deaths = [_death(driver, each, labels) for each in list(driver.deaths)]
     probes = _probes(driver.calls)
     holds = [_hold(hold) for hold in (locks.holds if locks is not None else ())]
-    events = [
-        Event(at, f"{labels[gpu.uuid]} {how.value}") for gpu in cards for at, how in driver.history.presences(gpu)
-    ]
+    presences = [(gpu, at, how) for gpu in cards for at, how in driver.history.presences(gpu)]
+    happened = [*events, *(Event(at, f"{labels[gpu.uuid]} {how.value}") for gpu, at, how in presences)]
+    happened.sort(key=lambda event: event.at_ns)
     zero = deaths[0].at_ns if deaths else None
-    begin, end = _window(now, [*driver.history.changes(), *_times(deaths, probes, waits, holds, events)])
+    begin, end = _window(now, [*driver.history.changes(), *_times(deaths, probes, waits, holds, happened)])
     end = _until_back(driver, begin, end)
     moments = _moments(driver, begin, end, [death.at_ns for death in deaths])
-    kept = [each[-LONGEST:] for each in (deaths, probes, list(waits), holds, events)]
+    kept = [each[-LONGEST:] for each in (deaths, probes, list(waits), holds, happened)]
     return Timeline(
         begin_ns=begin,
         end_ns=end,
@@ -56,11 +58,15 @@ def collect(driver: Driver, waits: Sequence[Wait] = (), locks: LockTrace | None 
         cards=tuple(_card(driver, gpu, labels[gpu.uuid], moments) for gpu in cards),
         deaths=tuple(deaths[-LONGEST:]),
         probes=tuple(probes[-LONGEST:]),
-        waits=tuple(replace(wait, missing=_missing(driver, wait.end_ns)) for wait in waits[-LONGEST:]),
+        waits=tuple(_judged(driver, wait) for wait in waits[-LONGEST:]),
         holds=tuple(holds[-LONGEST:]),
-        events=tuple(events[-LONGEST:]),
-        omitted=len(deaths) + len(probes) + len(waits) + len(holds) + len(events) - sum(map(len, kept)),
+        events=tuple(happened[-LONGEST:]),
+        omitted=len(deaths) + len(probes) + len(waits) + len(holds) + len(happened) - sum(map(len, kept)),
     )
+
+
+def _judged(driver: Driver, wait: Wait) -> Wait:
+    return replace(wait, missing=_missing(driver, wait.end_ns)) if wait.about_memory else wait
 
 
 def _missing(driver: Driver, at_ns: int) -> int:

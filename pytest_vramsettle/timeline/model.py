@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -64,7 +65,8 @@ class Probe:
 class Wait:
     """A settle wait and its decision: `trusted` where it told that placement may rely on the reading.
 
-    `text` is what it said in full, `missing` the bytes of the dead that were in truth not back when it ended.
+    `text` is what it said in full, `missing` the bytes of the dead that were in truth not back when it ended. Another
+    call under judgement has a `label` of its own, is not `about_memory`, and what was wrong in truth is in `wrong`.
     """
 
     begin_ns: int
@@ -73,11 +75,14 @@ class Wait:
     trusted: bool
     text: str
     missing: int = 0
+    label: str = "wait"
+    about_memory: bool = True
+    wrong: str = ""
 
     @property
     def misled(self) -> bool:
-        """Whether it told that the memory was back when it was not."""
-        return self.trusted and self.missing > TOLERANCE
+        """Whether it told that the memory was back when it was not, or did not do what it told."""
+        return bool(self.wrong) or (self.trusted and self.about_memory and self.missing > TOLERANCE)
 
     @property
     def good(self) -> bool:
@@ -88,7 +93,7 @@ class Wait:
     def decision(self) -> str:
         """'settled, 0.5 s', and how much was missing in truth where it misled."""
         told = f"{self.outcome}, {seconds((self.end_ns - self.begin_ns) / 1e9)}"
-        return f"{told}: wrong, {size(self.missing)} was not back" if self.misled else told
+        return f"{told}: wrong, {self.wrong or f'{size(self.missing)} was not back'}" if self.misled else told
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +109,7 @@ class Hold:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Something else that changed, such as a GPU that was removed."""
+    """Something else that happened, such as a GPU that was removed, or a cancellation."""
 
     at_ns: int
     text: str
@@ -133,6 +138,16 @@ class Timeline:
     def seconds(self, at_ns: int) -> float:
         """Seconds since zero."""
         return (at_ns - self.zero_ns) / 1e9
+
+    def labels(self) -> list[tuple[str, Wait]]:
+        """The waits with a name each: "wait", or "wait 1", "wait 2" where there are more."""
+        count = Counter(wait.label for wait in self.waits)
+        number: Counter[str] = Counter()
+        named = []
+        for wait in self.waits:
+            number[wait.label] += 1
+            named.append((wait.label if count[wait.label] == 1 else f"{wait.label} {number[wait.label]}", wait))
+        return named
 
     @property
     def locks(self) -> tuple[str, ...]:

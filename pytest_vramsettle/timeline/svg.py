@@ -95,7 +95,7 @@ class _Picture:
         return [self._bar(probe.at_ns, end, kind, told), self._dot(probe.at_ns, kind, told, radius=4)]
 
     def _waits(self) -> Iterator[Lane]:
-        for number, wait in list(enumerate(self._line.waits, 1))[-_MOST_LANES:]:
+        for label, wait in self._line.labels()[-_MOST_LANES:]:
             kind = "good" if wait.good else "bad"
             at = self._x(wait.end_ns)
             in_front = at > WIDTH / 2
@@ -103,7 +103,7 @@ class _Picture:
             said = _text(place, self._y + 15, wait.decision, kind, anchor)
             bar = self._bar(wait.begin_ns, wait.end_ns, "wait", wait.text)
             dot = self._dot(wait.end_ns, kind, wait.text)
-            yield f"wait {number}" if len(self._line.waits) > 1 else "wait", [bar, dot, said]
+            yield label, [bar, dot, said]
 
     def _holds(self) -> Iterator[Lane]:
         for lock in self._line.locks[:_MOST_LANES]:

@@ -119,13 +119,24 @@ class _Drawing:
         lanes += self._waits()
         lanes += [(name, self._holds(name)) for name in line.locks[:_MOST_LANES]]
         if line.events:
-            lanes.append(("events", self._marks((event.at_ns for event in line.events), self._glyphs.event, "event")))
+            lanes.append(("events", self._events()))
         return [self._text(label, row) for label, row in lanes]
 
     def _marks(self, times: Iterable[int], glyph: str, style: str) -> _Cells:
         row = self._blank()
         for at_ns in times:
             row[self._column(at_ns)] = (glyph, style)
+        return row
+
+    def _events(self) -> _Cells:
+        """What happened stands beside its sign, where the next one leaves room for it."""
+        row = self._marks((event.at_ns for event in self._line.events), self._glyphs.event, "event")
+        columns = [self._column(event.at_ns) for event in self._line.events]
+        for column, event in zip(columns, self._line.events, strict=True):
+            end = min((other for other in columns if other > column), default=self._columns)
+            text = f" {event.text}"
+            if column + 1 + len(text) < end or column + 1 + len(text) <= self._columns == end:
+                row[column + 1 : column + 1 + len(text)] = [(letter, "event") for letter in text]
         return row
 
     def _probes(self, via: str) -> _Cells:
@@ -148,12 +159,12 @@ class _Drawing:
     def _waits(self) -> list[tuple[str, _Cells]]:
         """A lane for each wait; its decision stands beside its end, or below where there is no room."""
         lanes = []
-        for number, wait in list(enumerate(self._line.waits, 1))[-_MOST_LANES:]:
+        for label, wait in self._line.labels()[-_MOST_LANES:]:
             row, at = self._blank(), self._column(wait.end_ns)
             style = "good" if wait.good else "bad"
             self._bar(row, wait.begin_ns, wait.end_ns, "dim")
             row[at] = (self._glyphs.decision, style)
-            lanes.append((f"wait {number}" if len(self._line.waits) > 1 else "wait", row))
+            lanes.append((label, row))
             text = f" {wait.decision} "
             behind = at + 1 if at + len(text) < self._columns else None
             start = behind if behind is not None else at - len(text)
