@@ -158,7 +158,8 @@ def test_an_asyncio_lock_is_awaited(made: str) -> None:
     proof = prove(target.must_not_hold(target.lock("_lock"), at=target.call("_wait")))
     assert proof.is_proved, lines(proof)
     assert len(proof.edits) == 2
-    assert all("async with self._lock:" in edit.text or "await self._lock.acquire()" in edit.text for edit, _ in proof.edits)  # fmt: skip
+    assert "async with self._lock:\n            await self._wait()" in proof.edits[0][0].text
+    assert "await self._lock.acquire()\n        await self._wait()" in proof.edits[1][0].text
     recheck = target.must_recheck(
         "_cancel_event.is_set", after=target.lock("_lock").acquired, before=target.call("start"), within="load_model"
     )

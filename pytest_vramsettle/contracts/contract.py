@@ -39,7 +39,7 @@ class Acquired:
     lock: NamedLock
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Contract:
     """One declaration. `check_static` reads the source, `check_run` a trace of `traced_locks`."""
 
@@ -57,13 +57,19 @@ class Contract:
     waive: str | None = None
     id: str = ""
 
+    def __repr__(self) -> str:
+        return f"<Contract {self.id}: {self.text}>"
+
     def check_static(self, project: Project | None = None) -> Outcome:
         """Raises `ContractError` where the contract itself is wrong; `project` takes the place of the target's own."""
         scope = self.target.scope if project is None else make_scope(project, self.target.spec)
         return checking.check(self, scope)
 
     def check_run(self, trace: LockTrace) -> Outcome:
-        """The same contract on what happened: `must_not_hold` alone says something of a run."""
+        """The same contract on what happened: `must_not_hold` alone says something of a run.
+
+        Its note names where the call was made, and where the lock was taken.
+        """
         from pytest_vramsettle.contracts.tracing import check_trace
 
         return check_trace(self, trace)

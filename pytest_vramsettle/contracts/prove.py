@@ -380,9 +380,8 @@ class _Regions:
             if isinstance(node, ast.With | ast.AsyncWith):
                 if any(_is_lock(item.context_expr, self._parts) for item in node.items):
                     yield node.lineno, last if self._is_let_go else node.end_lineno or node.lineno
-            elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "acquire":
-                if _is_lock(node.func.value, self._parts):
-                    yield node.lineno, last
+            elif isinstance(node, ast.Attribute) and node.attr == "acquire" and _is_lock(node.value, self._parts):
+                yield node.lineno, last
 
     def _spans(self, unit: Unit, line: int) -> bool:
         return any(first <= line <= last for first, last in self._taken[unit])
