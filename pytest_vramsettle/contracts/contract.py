@@ -204,7 +204,12 @@ class Target:
         return self._declare(contract)
 
     def must_not_name(self, name: str, *, within: str | None = None, waive: str | None = None) -> Contract:
-        """The name is no identifier, attribute or keyword, and no text given to setattr() and its like."""
+        """The name is no identifier, attribute or keyword, and no text given to setattr() and its like.
+
+        It is looked for in the whole module of the class; of its bases and mixins in other modules of the project in
+        the classes, and in what is there in no class. With a module as the target: in that module. Modules that are
+        imported are others. `within`: in that function alone.
+        """
         __tracebackhide__ = True
         text = f"{self.spec} must not name {_checked('name', name)}" + (f" in {within}" if within else "")
         return self._declare(Contract(self, "must_not_name", text, name=name, within=within, waive=waive))
