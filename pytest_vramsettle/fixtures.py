@@ -134,6 +134,8 @@ def traced_locks(request: pytest.FixtureRequest) -> Iterator[TracedLocks]:
     from pytest_vramsettle.contracts.tracing import TracedLocks, limits_of
 
     limits = limits_of(request.node)
+    if "_virtual_clock" in request.fixturenames:
+        request.getfixturevalue("_virtual_clock")  # it outlasts this fixture: holds that last until now end on it
     with TracedLocks() as traced:
         request.node.stash[LOCKS_KEY] = traced
         yield traced

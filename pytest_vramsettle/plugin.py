@@ -166,9 +166,17 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Skips tests marked real_gpu where there is none; a max_hold that nobody would judge is an error."""
-    if item.get_closest_marker("max_hold") and "traced_locks" not in getattr(item, "fixturenames", ()):
-        pytest.fail("@pytest.mark.max_hold needs the fixture traced_locks, which traces the lock", pytrace=False)
+    """Skips tests marked real_gpu where there is none; a max_hold that nobody could judge is an error."""
+    if item.get_closest_marker("max_hold"):
+        if "traced_locks" not in getattr(item, "fixturenames", ()):
+            pytest.fail("@pytest.mark.max_hold needs the fixture traced_locks, which traces the lock", pytrace=False)
+        from pytest_vramsettle.contracts.errors import ContractError
+        from pytest_vramsettle.contracts.tracing import limits_of
+
+        try:
+            limits_of(item)
+        except ContractError as error:
+            pytest.fail(str(error), pytrace=False)
     if item.get_closest_marker("real_gpu"):
         from pytest_vramsettle.hardware import why_not_real_gpu
 

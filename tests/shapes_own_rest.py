@@ -389,17 +389,18 @@ def load(self):
     + shapes(
         "name",
         "good",
-        """
+        '''
 --- a similar name
 def load(self):
     self.had_live_processes = 1
---- another class
+--- another class tells of it
 #module
 class Other:
-    had_live_process = 1
+    """There is no had_live_process any more."""
+    had_live_processes = 1  # not had_live_process
 class Backend:
     def load(self):
         return 1
-""",
+''',
     )
 )

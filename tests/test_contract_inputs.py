@@ -156,7 +156,7 @@ def test_files_are_read_in_their_encoding(tmp_path: Path, cookie: str, encoding:
     [
         (b"# coding: latni-1\n", "backend.py, line 1 or 2: unknown encoding: latni-1; mend the coding cookie"),
         (b"import os\nx = 'f\xfcr'\n", "backend.py, line 2: byte 0xfc is no utf-8; save it as UTF-8"),
-        (b"x = 'a\x00b'\n", "backend.py, line 1: does not parse"),
+        (b"x = 1\n" * 31 + b"x = 'a\x00b'\n", "backend.py, line 32: does not parse"),
     ],
 )
 def test_bytes_that_are_no_text_are_named_with_the_line(tmp_path: Path, data: bytes, said: str) -> None:
@@ -283,3 +283,117 @@ def test_names_are_taken_for_what_they_can_be() -> None:
         target.must_not_hold(target.lock("_lock"), at=write)
     with pytest.raises(SourceError, match=r"module 'm.Backend' is not there: .*; did you mean 'm:Backend'\?"):
         outside_lock(lock_contract("m.Backend", sources={"m": BACKEND})).check_static()
+
+
+PACKAGE = "from .base import Base\n\n\nclass Backend(Base):\n    def load(self):\n        self._wait()\n"
+BASE = """\
+import threading
+
+
+class Base:
+    def __init__(self):
+        self._lock = threading.Lock()
+
+    def _wait(self):
+        pass
+
+    def start(self):
+        with self._lock:
+            self.load()
+"""
+
+
+@pytest.mark.parametrize(
+    ("keys", "path"),
+    [
+        (("app/tools/__init__.py", "app/tools/base.py"), "app/tools/__init__.py"),
+        (("app\\tools\\__init__.py", "app.tools.base"), "app/tools/__init__.py"),
+        (("app.tools.__init__", "app.tools.base"), "app/tools/__init__.py"),
+        (("app.tools", "app.tools.base"), "app/tools/__init__.py"),
+        (("app/tools.py", "app/base.py"), "app/tools.py"),
+        (("app.tools", "app.base"), "app/tools.py"),
+    ],
+)
+def test_texts_are_given_by_modules_or_by_files(keys: tuple[str, str], path: str) -> None:
+    target = lock_contract("app.tools:Backend", sources=dict(zip(keys, (PACKAGE, BASE), strict=True)))
+    assert target.scope.module.path == path
+    outcome = target.must_not_hold(target.lock("_lock"), at="_wait").check_static()
+    assert outcome.verdict is Verdict.VIOLATED
+    assert repr(outcome) == f"Outcome: violated: _wait() is reached while _lock is held ({path}:6)"
+
+
+def test_an_import_between_texts_that_is_not_there_cannot_be_told() -> None:
+    for key, missing in (("app.tools", "app.base"), ("app/tools/__init__.py", "app.tools.base")):
+        target = lock_contract("app.tools:Backend", sources={key: PACKAGE})
+        outcome = target.must_not_hold(target.lock("_lock"), at="_wait").check_static()
+        assert outcome.verdict is Verdict.CANNOT_TELL
+        assert f"module '{missing}' is not there: what 'Base' does is not known" in str(outcome)
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        (["app/my-tools.py"], "'app/my-tools.py' names no module: write 'app.backend', or 'app/backend.py'"),
+        (["app/tools"], "'app/tools' names no module"),
+        (["app.tools", "app/tools.py"], "'app/tools.py' is module 'app.tools', of which there is another text already"),
+    ],
+)
+def test_keys_that_name_no_module_are_refused(keys: list[str], said: str) -> None:
+    with pytest.raises(SourceError) as caught:
+        lock_contract("app.tools:Backend", sources=dict.fromkeys(keys, ""))
+    assert said in str(caught.value)
+
+
+def test_a_call_may_be_given_by_its_name() -> None:
+    target, other = backend(), backend()
+    wait, spawn, kill = "_wait_for_vram_settle", "subprocess.Popen", "_process.terminate"
+    named = [
+        target.must_not_hold(target.lock("_lock"), at=wait),
+        target.must_precede(wait, before=spawn, within="load_model", reset_by=kill),
+        target.must_follow(wait, after=kill, within="load_model"),
+        target.must_recheck(
+            "_cancel_event.is_set", after=target.lock("_lock").acquired, before=spawn, within="load_model"
+        ),
+    ]
+    lock, call = other.lock("_lock"), other.call
+    assert named == [
+        other.must_not_hold(lock, at=call(wait)),
+        other.must_precede(call(wait), before=call(spawn), within="load_model", reset_by=call(kill)),
+        other.must_follow(call(wait), after=call(kill), within="load_model"),
+        other.must_recheck(call("_cancel_event.is_set"), after=lock.acquired, before=call(spawn), within="load_model"),
+    ]
+    with pytest.raises(ContractError, match=r"call\('not a name'\): a dotted name is wanted"):
+        target.must_precede(wait, before="not a name", within="load_model")
+
+
+def test_one_fault_is_told_once() -> None:
+    target = backend(BACKEND.replace("        self._wait_for_vram_settle()\n", ""))
+    contract = target.must_precede(
+        "_wait_for_vram_settle", before="subprocess.Popen", within="load_model", reset_by="_process.terminate"
+    )
+    (finding,) = contract.check_static().findings
+    assert finding.message == "subprocess.Popen() is reached without _wait_for_vram_settle() before it"
+
+
+def test_a_lock_that_no_code_uses_is_vacuous_whatever_else_cannot_be_told() -> None:
+    source = BACKEND + "\n    def register(self, bus):\n        bus.subscribe(self._wait_for_vram_settle)\n"
+    target = backend(source)
+    wait = "_wait_for_vram_settle"
+    assert target.must_not_hold(target.lock("_lock"), at=wait).check_static().verdict is Verdict.CANNOT_TELL
+    outcome = target.must_not_hold(target.lock("_mutex"), at=wait).check_static()
+    assert (outcome.verdict, outcome.findings) == (Verdict.VACUOUS, ())
+    assert "the lock '_mutex' is used by no code" in str(outcome)
+
+
+def test_an_outcome_is_its_report() -> None:
+    kept = outside_lock(backend()).check_static()
+    assert kept
+    assert repr(kept) == "Outcome: kept: m:Backend must not hold _lock at _wait_for_vram_settle()"
+    outcome = outside_lock(backend(UNDER_LOCK)).check_static()
+    assert not outcome
+    assert str(outcome) == render(outcome)
+    waived = outside_lock(backend(UNDER_LOCK), waive="moves").check_static()
+    assert waived
+    assert repr(waived).endswith("(m.py:36); waived: moves")
+    contract = outside_lock(backend())
+    assert repr(contract) == f"<Contract {contract.id}: {contract.text}>"

@@ -57,16 +57,127 @@ def test_a_stamp_that_is_a_call_is_taken_away() -> None:
     assert "take _stamp() away" in lines(proof)
 
 
-def test_one_of_two_places_is_spare_and_both_are_caught() -> None:
-    asked = "        if self._cancel_event.is_set():\n            return False\n"
-    early = asked + "        self._kill_process()\n        self._wait"
-    source = BACKEND.replace("        self._kill_process()\n        self._wait", early)
+ASKED = "            if self._cancel_event.is_set():\n                return False\n"
+
+
+def rechecked(source: str, **keywords: bool) -> Proof:
     target = backend(source)
     lock, spawn = target.lock("_lock"), target.call("subprocess.Popen")
-    proof = prove(target.must_recheck("_cancel_event.is_set", after=lock.acquired, before=spawn, within="load_model"))
+    contract = target.must_recheck(
+        "_cancel_event.is_set", after=lock.acquired, before=spawn, within="load_model", **keywords
+    )
+    return prove(contract)
+
+
+def test_one_of_two_places_is_spare_and_both_are_caught() -> None:
+    proof = rechecked(BACKEND.replace(ASKED, ASKED * 2))
     assert proof.is_proved, lines(proof)
-    assert "spare   kept         m.py:27: turn the answer round\n" in lines(proof)
-    assert "caught  violated     m.py:27: turn the answer round, in all 2 places\n" in lines(proof)
+    assert "spare   kept         m.py:30: turn the answer round\n" in lines(proof)
+    assert "caught  violated     m.py:30: turn the answer round, in all 2 places\n" in lines(proof)
+
+
+@pytest.mark.parametrize(
+    ("at", "added"),
+    [
+        ("        self._kill_process()\n", "        if self._cancel_event.is_set():\n            return False\n"),
+        (ASKED, "            if self._other_event.is_set():\n                return False\n"),
+        (ASKED, "            if self.is_set():\n                return False\n"),
+        ("        return True\n", "        if self._cancel_event.is_set():\n            return False\n"),
+    ],
+)
+def test_asks_that_a_recheck_is_not_about_are_left_alone(at: str, added: str) -> None:
+    """Before the lock is taken, of something else, after the call."""
+    proof = rechecked(BACKEND.replace(at, added + at))
+    assert proof.is_proved, lines(proof)
+    assert [edit.what for edit, _ in proof.edits] == [
+        "never look at the answer",
+        "turn the answer round",
+        "let go of the lock and take it again",
+    ]
+    assert "spare" not in lines(proof)
+
+
+@pytest.mark.parametrize(
+    ("source", "edits"),
+    [
+        (
+            BACKEND.replace(ASKED, "            if self._cancelled():\n                return False\n")
+            + "\n    def _cancelled(self):\n        if self._cancel_event.is_set():\n            return True\n"
+            "        return False\n",
+            3,
+        ),
+        (BACKEND.replace("with self._lock:", "with self._taken() as _:")
+         + "\n    def _taken(self):\n        return self._lock\n", 3),
+        (BACKEND.replace("        with self._lock:\n", "        self._lock.acquire()\n        if True:\n"), 3),
+    ],
+)  # fmt: skip
+def test_asks_are_found_in_helpers_and_however_the_lock_is_taken(source: str, edits: int) -> None:
+    proof = rechecked(source)
+    assert proof.is_proved, lines(proof)
+    assert len(proof.edits) == edits
+
+
+def test_an_ask_after_the_lock_was_let_go_counts_where_the_contract_allows_it() -> None:
+    spawn = '            self._process = subprocess.Popen(["llama-server", model])\n'
+    outside = (ASKED + spawn).replace("\n    ", "\n")[4:]
+    source = BACKEND.replace(ASKED + spawn, "            pass\n" + outside)
+    proof = rechecked(source, still_held=False)
+    assert "caught  violated     m.py:31: never look at the answer\n" in lines(proof)
+
+
+ASYNC = """\
+import asyncio
+
+
+class Backend:
+    def __init__(self):
+        self._lock = asyncio.Lock()
+        self._cancel_event = asyncio.Event()
+
+    async def _wait(self):
+        await asyncio.sleep(1)
+
+    def poke(self):
+        self._lock.locked()
+
+    async def load_model(self):
+        async with self._lock:
+            if self._cancel_event.is_set():
+                return
+            await self.start()
+        await self._wait()
+
+    async def start(self):
+        pass
+"""
+
+
+@pytest.mark.parametrize("made", ["asyncio.Lock()", "Lock()", "make_lock()"])
+def test_an_asyncio_lock_is_awaited(made: str) -> None:
+    target = backend(f"from asyncio import Lock\nfrom locks import make_lock\n{ASYNC.replace('asyncio.Lock()', made)}")
+    proof = prove(target.must_not_hold(target.lock("_lock"), at=target.call("_wait")))
+    assert proof.is_proved, lines(proof)
+    assert len(proof.edits) == 2
+    assert "async with self._lock:\n            await self._wait()" in proof.edits[0][0].text
+    assert "await self._lock.acquire()\n        await self._wait()" in proof.edits[1][0].text
+    recheck = target.must_recheck(
+        "_cancel_event.is_set", after=target.lock("_lock").acquired, before=target.call("start"), within="load_model"
+    )
+    proof = prove(recheck)
+    assert proof.is_proved, lines(proof)
+    assert "self._lock.release(); await self._lock.acquire()\n" in proof.edits[-1][0].text
+
+
+def test_where_nothing_can_be_awaited_an_asyncio_lock_is_not_taken() -> None:
+    source = ASYNC.replace("        await self._wait()", "        self.done()").replace(
+        "    def poke(self):\n", "    def done(self):\n        pass\n\n    def poke(self):\n        self.done()\n"
+    )
+    target = backend(source)
+    proof = prove(target.must_not_hold(target.lock("_lock"), at=target.call("done")))
+    assert proof.is_proved, lines(proof)
+    places = {source.splitlines()[edit.line - 1].strip() for edit, _ in proof.edits}
+    assert len(proof.edits) == 2
+    assert {edit.line for edit, _ in proof.edits} == {source.splitlines().index("        self.done()", 18) + 1}, places
 
 
 def test_other_functions_that_call_it_are_no_matter() -> None:

@@ -208,8 +208,8 @@ def test_a_name_where_a_target_belongs_is_told() -> None:
     lock, wait = target.lock("_lock"), target.call("_wait_for_vram_settle")
     with pytest.raises(ContractError, match=r"lock= takes what backend.lock\('_lock'\) gives, not '_lock'"):
         target.must_not_hold("_lock", at=wait)  # type: ignore[arg-type]  # the mistake
-    with pytest.raises(ContractError, match=r"at= takes what backend.call\('_wait'\) gives, not '_wait'"):
-        target.must_not_hold(lock, at="_wait")  # type: ignore[arg-type]  # the mistake
+    with pytest.raises(ContractError, match=r"at= takes what backend.call\('_wait'\) gives, not NamedLock"):
+        target.must_not_hold(lock, at=lock)  # type: ignore[arg-type]  # the mistake
     with pytest.raises(ContractError, match=r"after= takes what backend.lock\('_lock'\).acquired gives"):
         target.must_recheck("_cancel_event.is_set", after=lock, before=wait, within="load_model")  # type: ignore[arg-type]  # the mistake
 

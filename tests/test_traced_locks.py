@@ -92,7 +92,9 @@ def test_a_contract_is_checked_both_ways(monotonic_clock: VirtualClock, traced_l
     backend.bad()
     outcome = contract.check_run(trace)
     assert outcome.verdict is Verdict.VIOLATED
-    assert "while it held _lock" in outcome.note
+    called, taken = (f"test_traced_locks.py:{line} in Backend.bad" for line in (36, 35))
+    assert f"while it held _lock, taken at {__file__.removesuffix('test_traced_locks.py')}{taken}" in outcome.note
+    assert outcome.note.endswith(called)
     other = target.must_not_name("nothing_such")
     with pytest.raises(ContractError, match="tells nothing of must_not_name"):
         other.check_run(trace)
@@ -236,7 +238,11 @@ def test_where_no_lock_is_traced_nothing_was_seen(traced_locks: TracedLocks) -> 
     [
         ("'_lock', 0.5", "", "max_hold needs the fixture traced_locks"),
         ("'_lock', 0.5", "traced_locks", "no lock '_lock' is traced"),
-        ("'_lock'", "traced_locks", "max_hold('_lock', 0.5) is how it is used"),
+        (
+            "'_lock'",
+            "traced_locks",
+            "test_it: @pytest.mark.max_hold('_lock'): missing 1 required positional argument: 'seconds'; write",
+        ),
     ],
 )
 def test_a_limit_that_nobody_could_judge_fails(
@@ -246,3 +252,94 @@ def test_a_limit_that_nobody_could_judge_fails(
     result = pytester.runpytest_inprocess("-p", "no:cacheprovider")
     assert told in result.stdout.str()
     assert result.ret == pytest.ExitCode.TESTS_FAILED
+
+
+@pytest.mark.parametrize("arguments", ["monotonic_clock, traced_locks", "traced_locks, monotonic_clock"])
+def test_a_lock_that_is_held_to_the_end_is_judged_on_the_clock(pytester: pytest.Pytester, arguments: str) -> None:
+    pytester.makepyfile(
+        f"""
+import threading, time
+import pytest
+
+class Backend:
+    def __init__(self):
+        self._lock = threading.Lock()
+
+@pytest.mark.max_hold("_lock", 0.5)
+def test_holds({arguments}):
+    backend = Backend()
+    traced_locks(backend, "_lock")
+    backend._lock.acquire()
+    time.sleep(2)
+"""
+    )
+    result = pytester.runpytest_inprocess("-p", "no:cacheprovider")
+    result.assert_outcomes(passed=1, errors=1)
+    result.stdout.fnmatch_lines(["*HoldFailure: _lock was held for 2 s, taken at *; max_hold('_lock', 0.5) allows*"])
+
+
+def test_another_thread_that_has_it_meanwhile_can_take_it(
+    monotonic_clock: VirtualClock, traced_locks: TracedLocks
+) -> None:
+    backend = Backend()
+    trace = traced_locks(backend, "_lock", watch="_wait")
+
+    def keep() -> None:
+        with backend._lock:
+            time.sleep(2)
+        time.sleep(0.5)
+        with backend._lock:
+            time.sleep(2)
+
+    thread = threading.Thread(target=keep)
+    thread.start()
+    time.sleep(1)
+    backend._wait()  # held when it begins, and when it ends
+    thread.join()
+    trace.assert_free(during="_wait", lock="_lock")
+
+
+def test_an_assertion_shows_what_happened(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        app="""
+import threading, time
+
+class Backend:
+    def __init__(self):
+        self._lock = threading.Lock()
+
+    def _wait(self):
+        pass
+
+    def load(self):
+        with self._lock:
+            self._wait()
+""",
+        test_app="""
+from app import Backend
+from pytest_vramsettle.contracts import lock_contract
+
+def declared():
+    target = lock_contract("app:Backend")
+    return target.must_not_hold(target.lock("_lock"), at=target.call("_wait"))
+
+def test_run(traced_locks):
+    backend = Backend()
+    trace = traced_locks(backend, "_lock", watch="_wait")
+    backend.load()
+    assert declared().check_run(trace).passes
+
+def test_static():
+    assert declared().check_static()
+""",
+    )
+    result = pytester.runpytest_inprocess("-p", "no:cacheprovider")
+    result.assert_outcomes(failed=2)
+    result.stdout.fnmatch_lines(
+        [
+            "E * where False = Outcome: violated: MainThread called _wait() while it held _lock, taken at app.py:11 in "
+            "Backend.load; it was called at app.py:12 in Backend.load.passes",
+            "E * assert Outcome: violated: _wait() is reached while _lock is held (app.py:12)",
+        ]
+    )
+    assert "ast." not in result.stdout.str()

@@ -211,3 +211,154 @@ def test_the_task_that_held_it_is_named(traced_locks: TracedLocks) -> None:
             trace.assert_not_held(during="good")
 
     asyncio.run(main())
+
+
+def test_what_is_refused_leaves_no_memory_of_it(traced_locks: TracedLocks) -> None:
+    first, other = Backend(), Backend()
+    with pytest.raises(ContractError, match="has no attribute '_lokc'"):
+        traced_locks(first, "_lock", "_lokc")
+    traced_locks(other, "_lock")  # it is not taken for the other's
+    with TracedLocks() as trace:
+        trace(Backend, "_other")
+        with pytest.raises(ContractError, match="no lock"):
+            trace(Slotted, "_lock", "wait")
+        assert (trace.names, trace.awaited) == (["_other"], {"_other"})
+
+
+def test_threads_hold_locks_that_a_task_took_in_them(traced_locks: TracedLocks) -> None:
+    """A lock of threading, in a coroutine: the thread holds it, not the task."""
+
+    async def main() -> None:
+        backend = Backend()
+        backend._wait = lambda: None  # type: ignore[method-assign]  # it is not to sleep
+        trace = traced_locks(backend, "_lock", watch="_wait")
+        with backend._lock:
+            backend._wait()
+        with pytest.raises(HoldFailure, match=r"called _wait\(\) while it held _lock"):
+            trace.assert_not_held(during="_wait")
+
+    asyncio.run(main())
+
+
+def test_none_may_be_assigned_to_what_is_traced(traced_locks: TracedLocks) -> None:
+    trace = traced_locks(Backend, "_lock")
+    backend = Backend()
+    backend._lock = None
+    assert backend._lock is None
+    with pytest.raises(HoldFailure, match="no instance has assigned '_other'"):
+        trace(Backend, "_other").longest("_other")
+    backend._lock = threading.Lock()
+    with backend._lock:
+        pass
+    assert [hold.lock for hold in trace.holds] == ["_lock"]
+
+
+def test_none_is_no_lock_that_was_seen(traced_locks: TracedLocks) -> None:
+    class Late:
+        def __init__(self) -> None:
+            self._lock: Any = None
+
+    trace = traced_locks(Late, "_lock")
+    Late()
+    with pytest.raises(HoldFailure, match="no instance has assigned '_lock'"):
+        trace.longest("_lock")
+
+
+class Loading:
+    """Whose wait is a coroutine."""
+
+    def __init__(self, lock: Any = None) -> None:
+        self._lock = lock or asyncio.Lock()
+        self.began = asyncio.Event()
+        self.may_end = asyncio.Event()
+
+    async def _wait(self) -> str:
+        self.began.set()
+        await self.may_end.wait()
+        return "done"
+
+    async def _wait_with_a_lock_of_its_own(self) -> None:
+        async with self._lock:
+            pass
+
+
+def test_a_coroutine_is_looked_at_when_it_is_awaited(traced_locks: TracedLocks) -> None:
+    async def main() -> None:
+        loading = Loading()
+        loading.may_end.set()
+        trace = traced_locks(loading, "_lock", watch="_wait")
+        assert await loading._wait() == "done"
+        trace.assert_not_held(during="_wait")
+        waiting = loading._wait()
+        async with loading._lock:
+            await waiting
+        assert len(trace.calls) == 2
+        with pytest.raises(
+            HoldFailure, match=r"called _wait\(\) while it held _lock, taken at .*main; it was called at"
+        ):
+            trace.assert_not_held(during="_wait")
+
+    asyncio.run(main())
+
+
+def test_a_coroutine_that_another_task_awaits(traced_locks: TracedLocks) -> None:
+    async def main() -> None:
+        loading = Loading()
+        loading.may_end.set()
+        trace = traced_locks(loading, "_lock", watch=["_wait", "_wait_with_a_lock_of_its_own"])
+        await loading._wait_with_a_lock_of_its_own()
+        trace.assert_not_held(during="_wait_with_a_lock_of_its_own")
+        assert loading._wait.__name__ == "_wait"
+        async with loading._lock:
+            task = asyncio.create_task(loading._wait())
+        await task
+        caller = asyncio.current_task()
+        assert [call.holder for call in trace.calls] == [caller, caller]  # who called it held the lock
+        with pytest.raises(HoldFailure, match=r"called _wait\(\) while it held _lock"):
+            trace.assert_not_held(during="_wait")
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("when", ["before", "between", "after", "never"])
+def test_a_lock_is_free_at_some_moment_of_a_coroutine(traced_locks: TracedLocks, when: str) -> None:
+    async def main() -> None:
+        loading = Loading()
+        trace = traced_locks(loading, "_lock", watch="_wait")
+        if when != "before":
+            await loading._lock.acquire()
+        waiting = asyncio.create_task(_by_itself(loading))
+        await loading.began.wait()
+        if when in ("before", "never"):
+            await asyncio.sleep(0)
+        else:
+            loading._lock.release()
+        if when in ("before", "between"):
+            await loading._lock.acquire()
+        loading.may_end.set()
+        await waiting
+        if when == "never":
+            with pytest.raises(
+                HoldFailure, match=r"another thread could not take _lock while _wait\(\) ran, called at"
+            ):
+                trace.assert_free(during="_wait", lock="_lock")
+        else:
+            trace.assert_free(during="_wait", lock="_lock")
+
+    asyncio.run(main())
+
+
+async def _by_itself(loading: Loading) -> None:
+    await loading._wait()
+
+
+def test_a_coroutine_that_is_never_begun_warns_once(
+    traced_locks: TracedLocks, recwarn: pytest.WarningsRecorder
+) -> None:
+    async def main() -> None:
+        loading = Loading()
+        traced_locks(loading, "_lock", watch="_wait")
+        loading._wait()
+
+    asyncio.run(main())
+    assert [str(each.message) for each in recwarn] == ["coroutine 'Loading._wait' was never awaited"]

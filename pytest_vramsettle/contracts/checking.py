@@ -22,7 +22,8 @@ from pytest_vramsettle.contracts.names.aliases import lock_paths, other_names
 from pytest_vramsettle.contracts.names.missing import first_missing, missing_imports
 from pytest_vramsettle.contracts.names.naming import find_name
 from pytest_vramsettle.contracts.names.spelling import elsewhere, locks, unused
-from pytest_vramsettle.contracts.source import Unit, closest, without_collections
+from pytest_vramsettle.contracts.reading import without_collections
+from pytest_vramsettle.contracts.source import Unit, closest
 from pytest_vramsettle.contracts.verdicts import Outcome, Verdict
 
 if TYPE_CHECKING:
@@ -51,9 +52,17 @@ def _check(contract: Contract, scope: Scope) -> Outcome:
     misspelt = unused(contract, scope)
     if not findings and not misspelt:
         findings += reach.unaccounted(run)
+    if not any(finding.doubt is None for finding in findings) and _is_of_no_lock(contract, scope):
+        findings = []  # whatever else is not understood, that lock is not taken
     outcome = _outcome(contract, scope, findings, misspelt or _not_reached(contract, rule, scope))
     # It explains the other verdicts too: what nobody calls comes before nothing.
     return replace(outcome, note=misspelt) if misspelt else outcome
+
+
+def _is_of_no_lock(contract: Contract, scope: Scope) -> bool:
+    """Whether no code uses its lock, and there is none that could not be read."""
+    alone = replace(contract, patterns={})
+    return bool(contract.lock and unused(alone, scope)) and not any(missing_imports(scope))
 
 
 def _recording_names(contract: Contract) -> set[str]:
@@ -81,10 +90,20 @@ def _outcome(contract: Contract, scope: Scope, findings: list[Finding], note: st
         verdict = Verdict.CANNOT_TELL
     elif note:
         verdict = Verdict.VACUOUS
-    shown = tuple(findings[:5])
+    shown = tuple(_distinct(findings)[:5])
     path = scope.module.path
     said = note if verdict is Verdict.VACUOUS else ""
     return Outcome(contract.id or contract.text, contract.text, verdict, shown, said, contract.waive, path)
+
+
+def _distinct(findings: list[Finding]) -> list[Finding]:
+    """Without those that say more of a fault that another one tells: `b` without `a`, since the kill or ever."""
+    return [each for each in findings if not any(_is_part(other, each) for other in findings)]
+
+
+def _is_part(one: Finding, other: Finding) -> bool:
+    last = one.places[-1:] == other.places[-1:]
+    return one is not other and last and len(one.places) < len(other.places) and other.message.startswith(one.message)
 
 
 def function_in(scope: Scope, name: str) -> Unit:

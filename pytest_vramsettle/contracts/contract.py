@@ -39,7 +39,7 @@ class Acquired:
     lock: NamedLock
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Contract:
     """One declaration. `check_static` reads the source, `check_run` a trace of `traced_locks`."""
 
@@ -57,13 +57,19 @@ class Contract:
     waive: str | None = None
     id: str = ""
 
+    def __repr__(self) -> str:
+        return f"<Contract {self.id}: {self.text}>"
+
     def check_static(self, project: Project | None = None) -> Outcome:
         """Raises `ContractError` where the contract itself is wrong; `project` takes the place of the target's own."""
         scope = self.target.scope if project is None else make_scope(project, self.target.spec)
         return checking.check(self, scope)
 
     def check_run(self, trace: LockTrace) -> Outcome:
-        """The same contract on what happened: `must_not_hold` alone says something of a run."""
+        """The same contract on what happened: `must_not_hold` alone says something of a run.
+
+        Its note names where the call was made, and where the lock was taken.
+        """
         from pytest_vramsettle.contracts.tracing import check_trace
 
         return check_trace(self, trace)
@@ -83,7 +89,8 @@ class Target:
     """A class ('myapp.backend:Backend') or a module ('myapp.backend'), by name; it is read, never imported.
 
     Each `must_…` declares a contract and returns it. With `enforce`, as the fixture has it, it is checked at once.
-    Calls and attributes are named as in the class: `call("_process.terminate")` is `self._process.terminate()`.
+    Calls and attributes are named as in the class: `call("_process.terminate")` is `self._process.terminate()`. Where a
+    call is wanted its name alone will do.
     """
 
     def __init__(self, spec: str, project: Project, *, enforce: bool = False) -> None:
@@ -113,19 +120,28 @@ class Target:
         """`with self.NAME.recording(...):`, which stamps on every way out."""
         return Pattern("recording", _parts("recording", name))
 
-    def must_not_hold(self, lock: NamedLock, *, at: Pattern, waive: str | None = None) -> Contract:
+    def must_not_hold(self, lock: NamedLock, *, at: str | Pattern, waive: str | None = None) -> Contract:
         """The call is never reached with that lock held, by whatever helpers."""
         __tracebackhide__ = True
+        at = self._as_call(at)
         _expect(NamedLock, "lock('_lock')", lock=lock)
         _expect_calls(at=at)
         text = f"{self.spec} must not hold {lock.name} at {at.text}"
         return self._declare(Contract(self, "must_not_hold", text, {"at": at}, lock=lock.name, waive=waive))
 
     def must_precede(
-        self, first: Pattern, *, before: Pattern, within: str, reset_by: Pattern | None = None, waive: str | None = None
+        self,
+        first: str | Pattern,
+        *,
+        before: str | Pattern,
+        within: str,
+        reset_by: str | Pattern | None = None,
+        waive: str | None = None,
     ) -> Contract:
         """On every path through `within` to `before`, `first` has returned, since the last `reset_by`."""
         __tracebackhide__ = True
+        first, before = self._as_call(first), self._as_call(before)
+        reset_by = self._as_call(reset_by) if reset_by is not None else None
         _expect_calls(first=first, before=before, reset_by=reset_by or before)
         text = f"{self.spec}: {first.text} must precede {before.text} in {within}"
         patterns = {"first": first, "then": before}
@@ -136,9 +152,9 @@ class Target:
 
     def must_follow(
         self,
-        first: Pattern,
+        first: str | Pattern,
         *,
-        after: Pattern,
+        after: str | Pattern,
         within: str,
         every_exit: bool = True,
         only_if: bool = False,
@@ -149,6 +165,7 @@ class Target:
         `every_exit=False` leaves out the ways out by an exception.
         """
         __tracebackhide__ = True
+        first, after = self._as_call(first), self._as_call(after)
         _expect(Pattern, "call('_wait') or write('_stamp')", first=first)
         _expect_calls(after=after)
         text = f"{self.spec}: {first.text} must follow {after.text} in {within}"
@@ -164,7 +181,7 @@ class Target:
         call: str | Pattern,
         *,
         after: Acquired,
-        before: Pattern,
+        before: str | Pattern,
         within: str,
         proceed_if: bool = False,
         still_held: bool = True,
@@ -175,7 +192,7 @@ class Target:
         With `still_held` the lock must not have been let go in between: an answer from before that is stale.
         """
         __tracebackhide__ = True
-        check = self.call(call) if isinstance(call, str) else call
+        check, before = self._as_call(call), self._as_call(before)
         _expect(Acquired, "lock('_lock').acquired", after=after)
         _expect_calls(call=check, before=before)
         text = f"{self.spec}: {check.text} must be checked after {after.lock.name} is taken, before {before.text}"
@@ -187,10 +204,18 @@ class Target:
         return self._declare(contract)
 
     def must_not_name(self, name: str, *, within: str | None = None, waive: str | None = None) -> Contract:
-        """The name is no identifier, attribute or keyword, and no text given to setattr() and its like."""
+        """The name is no identifier, attribute or keyword, and no text given to setattr() and its like.
+
+        It is looked for in the whole module of the class; of its bases and mixins in other modules of the project in
+        the classes, and in what is there in no class. With a module as the target: in that module. Modules that are
+        imported are others. `within`: in that function alone.
+        """
         __tracebackhide__ = True
         text = f"{self.spec} must not name {_checked('name', name)}" + (f" in {within}" if within else "")
         return self._declare(Contract(self, "must_not_name", text, name=name, within=within, waive=waive))
+
+    def _as_call(self, given: str | Pattern) -> Pattern:
+        return self.call(given) if isinstance(given, str) else given
 
     def _declare(self, contract: Contract) -> Contract:
         __tracebackhide__ = True
@@ -259,7 +284,12 @@ def lock_contract(
     sources: Mapping[str, str] | None = None,
     enforce: bool = False,
 ) -> Target:
-    """A target outside of pytest: modules are looked for in `roots` (default: sys.path) or in `sources`."""
+    """A target outside of pytest: modules are looked for in `roots` (default: sys.path) or in `sources`.
+
+    `sources` has texts by their modules' names or files: `{"app.backend": "...", "app/tools/__init__.py": "..."}`; a
+    package is one of the latter kind, 'app.tools.__init__', or a name that begins those of others. Raises
+    `SourceError` for other keys.
+    """
     import sys
 
     return Target(spec, Project(roots or [entry or "." for entry in sys.path], sources=sources), enforce=enforce)

@@ -45,11 +45,16 @@ class Hold:
 
 @dataclass(frozen=True, slots=True)
 class WatchedCall:
-    """A call that was watched: who made it, the traced locks that its thread held, and which another could take."""
+    """A call that was watched: who made it and where, and the traced locks that its thread or task held around it.
+
+    `free` are those that another thread could take at some moment of it: when it began, when it ended, or as somebody
+    let go of them in between.
+    """
 
     name: str
     holder: Holder
     at_ns: int
+    where: str
     held: tuple[tuple[str, str], ...]
     free: tuple[str, ...]
 
@@ -81,7 +86,7 @@ class LockTrace:
             return
         for taken in stack:
             if (taken[0], name) not in self.edges:
-                self.edges[taken[0], name] = _where(code, at)
+                self.edges[taken[0], name] = place_of(code, at)
 
     def finished(self, name: str, holder: Holder) -> None:
         stack = self.stacks.get(holder)
@@ -105,7 +110,7 @@ class LockTrace:
         """(name, where it was taken), the outermost first."""
         found: dict[str, str] = {}
         for name, _, code, line in self.stacks.get(holder, ()):
-            found.setdefault(name, _where(code, line))
+            found.setdefault(name, place_of(code, line))
         return tuple(found.items())
 
     @property
@@ -118,7 +123,7 @@ class LockTrace:
             for name, start, code, line in stack
         ]
         return [
-            Hold(name, holder, start, end, _where(code, line))
+            Hold(name, holder, start, end, place_of(code, line))
             for name, holder, start, end, code, line in [*self.ended, *lasting]
         ]
 
@@ -156,7 +161,9 @@ class LockTrace:
     def assert_not_held(self, *, during: str, locks: Iterable[str] = ()) -> None:
         """None of `locks` (default: all that are traced) was held by the thread that made the watched call.
 
-        Raises `HoldFailure`; also where that call was not watched, or never made: then nothing was seen.
+        An `async def` is looked at when it is called and again when it is awaited, by the task that does. A lock that
+        the call takes itself does not count. Raises `HoldFailure`; also where that call was not watched, or never
+        made: then nothing was seen.
         """
         __tracebackhide__ = True
         if during not in self.watched:
@@ -173,14 +180,21 @@ class LockTrace:
             for name, where in call.held:
                 if name in wanted:
                     who = call.holder.name if isinstance(call.holder, Thread) else call.holder.get_name()
-                    raise HoldFailure(f"{who} called {during}() while it held {name}, taken at {where}")
+                    raise HoldFailure(
+                        f"{who} called {during}() while it held {name}, taken at {where}; it was called at {call.where}"
+                    )
 
     def assert_free(self, *, during: str, lock: str) -> None:
-        """Another thread could take the lock while each watched call began. Raises `HoldFailure`."""
+        """Another thread could take the lock at some moment of each watched call. Raises `HoldFailure`.
+
+        When it began, when it ended, or as somebody let go of it in between: that others use it meanwhile is what it
+        is free for.
+        """
         __tracebackhide__ = True
         self.assert_not_held(during=during, locks=[lock])
-        if not all(lock in call.free for call in self.calls if call.name == during):
-            raise HoldFailure(f"another thread could not take {lock} when {during}() was called")
+        for call in self.calls:
+            if call.name == during and lock not in call.free:
+                raise HoldFailure(f"another thread could not take {lock} while {during}() ran, called at {call.where}")
 
     def check_holds(self, limits: Iterable[tuple[str, float]]) -> None:
         """Raises `HoldFailure` for a lock that was held for longer than so many seconds, or that is not traced."""
@@ -202,6 +216,7 @@ class LockTrace:
             raise HoldFailure(f"no instance has assigned {lock!r} since it is traced, so nothing was seen of it")
 
 
-def _where(code: CodeType, at: int) -> str:
+def place_of(code: CodeType, at: int) -> str:
+    """'/src/app/backend.py:12 in Backend.load' of an offset in a function's code."""
     line = next((line for start, end, line in code.co_lines() if start <= at < end), None)
     return f"{code.co_filename}:{line} in {code.co_qualname}"

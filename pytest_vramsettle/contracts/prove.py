@@ -197,12 +197,62 @@ def _found(contract: Contract, role: str) -> list[tuple[Unit, ast.stmt, ast.Call
 
 
 def _under_lock(contract: Contract) -> Iterator[Edit]:
-    owner = "self." if contract.target.scope.cls is not None else ""
     for unit, node in _statements(contract, "at"):
-        if not owner or unit.cls is not None:
-            lock = owner + contract.lock
-            yield _wrapped(unit, node, f"with {lock}:", f"put under {lock}")
-            yield _inserted(unit, node, f"{lock}.acquire()", f"take {lock} and keep it")
+        lock = _Taking.of(contract, unit, node)
+        if lock is not None:
+            yield _wrapped(unit, node, f"{lock.entering} {lock.text}:", f"put under {lock.text}")
+            yield _inserted(unit, node, f"{lock.acquiring}{lock.text}.acquire()", f"take {lock.text} and keep it")
+
+
+@dataclass(frozen=True, slots=True)
+class _Taking:
+    """How the contract's lock is taken at a statement: what stands before its name in a `with`, and before a call."""
+
+    text: str
+    entering: str
+    acquiring: str
+
+    @classmethod
+    def of(cls, contract: Contract, unit: Unit, node: ast.stmt) -> _Taking | None:
+        """None where that statement cannot take it: there is no `self`, or nothing can be awaited."""
+        owner = "self." if contract.target.scope.cls is not None else ""
+        if owner and unit.cls is None:
+            return None
+        if not _is_async(contract):
+            return cls(owner + contract.lock, "with", "")
+        awaits = isinstance(_function_around(unit, node), ast.AsyncFunctionDef)
+        return cls(owner + contract.lock, "async with", "await ") if awaits else None
+
+
+def _is_async(contract: Contract) -> bool:
+    """Whether the lock is one of asyncio: by what is assigned to it or, where that is not told, how it is entered."""
+    parts = tuple(contract.lock.split("."))
+    entered = False
+    for module in contract.target.scope.modules:
+        for node in ast.walk(module.tree) if parts[-1] in module.identifiers else ():
+            if isinstance(node, ast.Assign | ast.AnnAssign) and isinstance(node.value, ast.Call):
+                targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+                made = dotted(node.value.func)
+                if made and any(dotted(each)[-1:] == parts[-1:] for each in targets):
+                    origin = module.imports.get(made[0], made[:1])[0]
+                    if origin in ("asyncio", "threading"):
+                        return origin == "asyncio"
+            elif isinstance(node, ast.AsyncWith):
+                entered = entered or any(_is_lock(item.context_expr, parts) for item in node.items)
+    return entered
+
+
+def _is_lock(node: ast.expr, parts: tuple[str, ...]) -> bool:
+    return dotted(node)[-len(parts) :] == parts
+
+
+def _function_around(unit: Unit, node: ast.AST) -> ast.AST:
+    """The innermost one."""
+    found: ast.AST = unit.node
+    for each in ast.walk(unit.node):  # breadth first: what stands further in comes later
+        if isinstance(each, Function) and any(inner is node for inner in ast.walk(each)):
+            found = each
+    return found
 
 
 def _without_first(contract: Contract) -> Iterator[Edit]:
@@ -272,20 +322,72 @@ def _around(outer: ast.AST, node: ast.stmt) -> bool:
 
 
 def _without_check(contract: Contract) -> Iterator[Edit]:
-    check = contract.patterns["check"]
-    tests = [
-        (unit, node)
-        for unit in _reached(contract)
-        for node in ast.walk(unit.node)
-        if isinstance(node, ast.If) and check.parts[-1] in ast.unparse(node.test)
-    ]
-    yield from _every(tests, lambda unit, node: _tested(unit, node, "False and", "never look at the answer"))
-    yield from _every(tests, lambda unit, node: _tested(unit, node, "not", "turn the answer round"))
+    asks = _asks(contract)
+    tests = [(unit, node) for unit, node in asks if isinstance(node, ast.If)]
+    edits = [*_every(tests, lambda unit, node: _tested(unit, node, "False and", "never look at the answer"))]
+    edits += _every(tests, lambda unit, node: _tested(unit, node, "not", "turn the answer round"))
+    # What is asked elsewhere than in an `if` stays.
+    yield from (replace(edit, is_partial=edit.is_partial or len(tests) < len(asks)) for edit in edits)
     for unit, node in _statements(contract, "then"):
-        owner = "self." if contract.target.scope.cls is not None else ""
-        lock = owner + contract.lock
-        if unit.name == contract.within:
-            yield _inserted(unit, node, f"{lock}.release(); {lock}.acquire()", "let go of the lock and take it again")
+        lock = _Taking.of(contract, unit, node)
+        if unit.name == contract.within and lock is not None:
+            again = f"{lock.text}.release(); {lock.acquiring}{lock.text}.acquire()"
+            yield _inserted(unit, node, again, "let go of the lock and take it again")
+
+
+def _asks(contract: Contract) -> list[tuple[Unit, ast.stmt]]:
+    """The statements that ask what the contract is about: after the lock was taken, before what it guards."""
+    found = {id(node): (unit, node) for unit, node, _ in _found(contract, "check")}
+    asks = [(unit, node) for unit, node in found.values() if not _is_past(contract, unit, node)]
+    regions = _Regions(contract)
+    # Where the lock is taken in a way that its name does not tell, all of them may be meant.
+    return [ask for ask in asks if regions.has(*ask)] or asks
+
+
+def _is_past(contract: Contract, unit: Unit, node: ast.stmt) -> bool:
+    """Whether it stands below all that it could guard; in a loop it may come before that all the same."""
+    guarded = [then for _, then in _calls(unit, contract.patterns["then"])]
+    looping = any(isinstance(each, ast.For | ast.While | ast.AsyncFor) and _around(each, node) for each in _nodes(unit))
+    return bool(guarded) and not looping and all(then.lineno < node.lineno for then in guarded)
+
+
+def _nodes(unit: Unit) -> Iterator[ast.AST]:
+    return ast.walk(unit.node)
+
+
+class _Regions:
+    """The code that runs after the lock was taken, by its lines, and the functions that are called there."""
+
+    def __init__(self, contract: Contract) -> None:
+        self._parts = tuple(contract.lock.split("."))
+        self._is_let_go = not contract.still_held
+        units = _reached(contract)
+        self._taken = {unit: list(self._in(unit)) for unit in units}
+        words = {
+            each.attr if isinstance(each, ast.Attribute) else each.id
+            for unit in units
+            for each in _nodes(unit)
+            if isinstance(each, ast.Attribute | ast.Name) and self._spans(unit, each.lineno)
+        }
+        self._whole: list[Unit] = [unit for unit in units if unit.name in words]
+        for unit in self._whole:
+            called = {word for _, word in unit.words}
+            self._whole += [each for each in units if each not in self._whole and each.name in called]
+
+    def _in(self, unit: Unit) -> Iterator[tuple[int, int]]:
+        last = getattr(unit.node, "end_lineno", 0)
+        for node in _nodes(unit):
+            if isinstance(node, ast.With | ast.AsyncWith):
+                if any(_is_lock(item.context_expr, self._parts) for item in node.items):
+                    yield node.lineno, last if self._is_let_go else node.end_lineno or node.lineno
+            elif isinstance(node, ast.Attribute) and node.attr == "acquire" and _is_lock(node.value, self._parts):
+                yield node.lineno, last
+
+    def _spans(self, unit: Unit, line: int) -> bool:
+        return any(first <= line <= last for first, last in self._taken[unit])
+
+    def has(self, unit: Unit, node: ast.stmt) -> bool:
+        return self._spans(unit, node.lineno) or unit in self._whole
 
 
 def _with_name(contract: Contract) -> Iterator[Edit]:

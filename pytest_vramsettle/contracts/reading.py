@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import functools
+import gc
 import io
 import sysconfig
 import tokenize
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from pytest_vramsettle.contracts.errors import SourceError
@@ -14,6 +16,18 @@ from pytest_vramsettle.contracts.errors import SourceError
 _PRODUCTION = frozenset({"settle", "kills", "probes", "policies", "peers"})
 
 _OTHER = frozenset({".so", ".pyd", ".pyx", ".pyi"})
+
+
+@contextmanager
+def without_collections() -> Iterator[None]:
+    """A collection amid half a million new nodes finds nothing, and takes longer than the parser does."""
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collecting:
+            gc.enable()
 
 
 def read_source(path: Path) -> str:
@@ -40,6 +54,29 @@ def read_source(path: Path) -> str:
             f"{path}, line {line}: {reason}; save it as UTF-8, or name its encoding in a cookie"
         ) from None
     return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def given_modules(sources: Mapping[str, str]) -> tuple[dict[str, str], frozenset[str]]:
+    """Texts by the names of their modules, and which of these are packages.
+
+    A key is a module's name ('app.backend') or its file's ('app/backend.py'). A package is 'app/__init__.py',
+    'app.__init__', or a name that begins those of others. Raises `SourceError` for any other key, and for two of one
+    module.
+    """
+    texts: dict[str, str] = {}
+    packages: set[str] = set()
+    for key, text in sources.items():
+        path = key.removesuffix(".py").replace("\\", "/").replace("/", ".") if key.endswith(".py") else key
+        name = path.removesuffix(".__init__")
+        if not all(part.isidentifier() for part in name.split(".")):
+            raise SourceError(f"sources: {key!r} names no module: write 'app.backend', or 'app/backend.py'")
+        if name in texts:
+            raise SourceError(f"sources: {key!r} is module {name!r}, of which there is another text already")
+        texts[name] = text
+        if name != path:
+            packages.add(name)
+    packages |= {name for name in texts if any(other.startswith(f"{name}.") for other in texts)}
+    return texts, frozenset(packages)
 
 
 @functools.cache

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 from collections.abc import Iterable
 from pathlib import Path as FilePath
 from typing import Any
@@ -34,6 +35,23 @@ def render(outcome: Outcome) -> str:
     if outcome.verdict in _HELP:
         lines.append(f"  to mend it: {_HELP[outcome.verdict]}")
     return "\n".join(lines)
+
+
+def summary(outcome: Outcome) -> str:
+    """'violated: _wait() is reached while _lock is held (app/backend.py:36)'."""
+    said = outcome.note or outcome.text
+    if outcome.findings:
+        first = outcome.findings[0]
+        said = f"{first.message} ({_spot(first.places[-1][1])})"
+    elif outcome.verdict is not Verdict.KEPT:
+        said = said.replace(f"{FilePath.cwd()}{os.sep}", "")  # assertions leave the middle of longer lines out
+    if outcome.waived is not None:
+        return f"{outcome.verdict.value}: {said}; {_waiver(outcome)}"
+    return f"{outcome.verdict.value}: {said}"
+
+
+def _waiver(outcome: Outcome) -> str:
+    return f"waived: {outcome.waived}" if outcome.is_waived else unmatched(outcome)
 
 
 def unmatched(outcome: Outcome) -> str:

@@ -8,18 +8,24 @@ from __future__ import annotations
 
 import ast
 import difflib
-import gc
 import re
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_vramsettle.contracts.errors import SourceError
-from pytest_vramsettle.contracts.reading import is_library, is_opaque, is_production, offered_modules, read_source
+from pytest_vramsettle.contracts.reading import (
+    given_modules,
+    is_library,
+    is_opaque,
+    is_production,
+    offered_modules,
+    read_source,
+    without_collections,
+)
 
 if TYPE_CHECKING:
     from pytest_vramsettle.contracts.analysis.hotness import Index
@@ -35,18 +41,6 @@ _IMPORT = re.compile(
 )
 BODY = "<body>"
 """The name of the unit that holds the statements of a module or class body."""
-
-
-@contextmanager
-def without_collections() -> Iterator[None]:
-    """A collection amid half a million new nodes finds nothing, and takes longer than the parser does."""
-    collecting = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if collecting:
-            gc.enable()
 
 
 @dataclass(eq=False)
@@ -154,7 +148,7 @@ class Module:
             with without_collections():
                 return ast.parse(self.text, self.path)
         except (SyntaxError, ValueError) as error:
-            line = getattr(error, "lineno", None) or 1
+            line = getattr(error, "lineno", None) or self.text.count("\n", 0, max(self.text.find("\0"), 0)) + 1
             raise SourceError(
                 f"{self.path}, line {line}: does not parse: {getattr(error, 'msg', error)}; mend it first"
             ) from None
@@ -309,15 +303,17 @@ class Project:
     """Modules by name, from `roots` (directories, searched in order) or from `sources` (texts by module name)."""
 
     def __init__(self, roots: Iterable[str | Path] = (), *, sources: Mapping[str, str] | None = None) -> None:
+        """Of `sources` see `given_modules`. Raises `SourceError` for a key that names no module."""
         self.roots = tuple(dict.fromkeys(Path(root) for root in roots))
-        self.sources = dict(sources or {})
+        self.sources, self._packages = given_modules(sources or {})
         self._known: dict[str, Module | None] = {}
         self._homes: tuple[Path, ...] = ()
         self._tops: frozenset[str] = frozenset()
 
     def with_source(self, name: str, text: str) -> Project:
         """The same project, with another text for one module; everything else is parsed once for both."""
-        other = Project(self.roots, sources={**self.sources, name: text})
+        other = Project(self.roots)
+        other.sources, other._packages = {**self.sources, name: text}, self._packages
         other._known = dict(self._known)
         old = self._known.get(name)
         if old is not None:
@@ -368,7 +364,9 @@ class Project:
 
     def _read(self, name: str, roots: Iterable[Path]) -> Module | None:
         if name in self.sources:
-            return Module(name, f"{name.replace('.', '/')}.py", self.sources[name])
+            is_package = name in self._packages
+            file = name.replace(".", "/") + ("/__init__.py" if is_package else ".py")
+            return Module(name, file, self.sources[name], is_package=is_package)
         relative = Path(*name.split("."))
         for root in roots:
             for path in (root / relative.with_suffix(".py"), root / relative / "__init__.py"):

@@ -28,8 +28,8 @@ _CONDITION_ENTER = threading.Condition.__enter__.__code__
 _COUNTING = frozenset({"Semaphore", "CapacityLimiter"})
 
 
-def _caller(level: int) -> FrameType:
-    """Out of the code of conditions, and of the clock that has them wait."""
+def caller_frame(level: int) -> FrameType:
+    """The caller of the function that asks, at level 1, or who called that one: no code of conditions or the clock."""
     frame = inner = _frame(level + 1)
     while frame.f_code.co_filename in _WAITING or frame.f_code.co_filename.startswith(_CLOCK):
         if frame.f_back is None:
@@ -51,7 +51,7 @@ class TracedLock:
     def acquire(self, *args: Any, **keywords: Any) -> bool:
         if not self._acquire(*args, **keywords):
             return False
-        caller = _caller(1)
+        caller = caller_frame(1)
         self._trace.began(self.name, current_thread(), caller.f_code, caller.f_lasti)
         return True
 
@@ -62,7 +62,7 @@ class TracedLock:
 
     def __enter__(self) -> bool:
         self._acquire()
-        caller = _caller(1)
+        caller = caller_frame(1)
         self._trace.began(self.name, current_thread(), caller.f_code, caller.f_lasti)
         return True
 
@@ -126,7 +126,7 @@ class TracedRLock(TracedLock):
     def _acquire_restore(self, state: Any) -> None:
         depth, inner = state
         self.real._acquire_restore(inner)
-        caller = _caller(1)
+        caller = caller_frame(1)
         for _ in range(depth):
             self._trace.began(self.name, current_thread(), caller.f_code, caller.f_lasti)
 
@@ -148,7 +148,7 @@ class TracedAsyncLock:
         return True
 
     def _began(self, level: int) -> None:
-        caller = _caller(level)
+        caller = caller_frame(level)
         self._trace.began(self.name, asyncio.current_task(), caller.f_code, caller.f_lasti)
 
     async def __aenter__(self) -> None:

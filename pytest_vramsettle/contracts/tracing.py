@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import replace
 from threading import current_thread
 from typing import TYPE_CHECKING, Any
 
 from pytest_vramsettle.contracts.errors import ContractError, HoldFailure
-from pytest_vramsettle.contracts.holds import Hold, Holder, LockTrace, WatchedCall, now_ns
+from pytest_vramsettle.contracts.holds import Hold, Holder, LockTrace, WatchedCall, now_ns, place_of
 from pytest_vramsettle.contracts.source import closest
-from pytest_vramsettle.contracts.traced import condition_over, could_take, is_condition, wrap
+from pytest_vramsettle.contracts.traced import caller_frame, condition_over, could_take, is_condition, wrap
 from pytest_vramsettle.contracts.verdicts import Outcome, Verdict
 
 if TYPE_CHECKING:
@@ -130,20 +131,63 @@ class TracedLocks(LockTrace):
             there = [each for each in dir(owner) if not each.startswith("__") and callable(getattr(owner, each, None))]
             raise ContractError(f"{_named(owner)} has no function {name!r} to watch{closest(name, there)}")
 
+        is_async = inspect.iscoroutinefunction(real)
+
         @functools.wraps(real)
         def watched(*args: Any, **keywords: Any) -> Any:
-            self._called(owner if not isinstance(owner, type) else args[0], name)
-            return real(*args, **keywords)
+            instance = owner if not isinstance(owner, type) else args[0]
+            frame = caller_frame(1)
+            call = self._called(instance, name, place_of(frame.f_code, frame.f_lasti))
+            if is_async:
+                # Coroutines can be named; their type in typeshed does not say so.
+                awaiting: Any = self._while_awaited(call, instance, lambda: real(*args, **keywords))
+                awaiting.__name__, awaiting.__qualname__ = name, getattr(real, "__qualname__", name)
+                return awaiting
+            before = len(self.ended)
+            try:
+                return real(*args, **keywords)
+            finally:
+                self._amend(call, free=self._free(instance, since=before))
 
+        if is_async and hasattr(inspect, "markcoroutinefunction"):  # from Python 3.12 on
+            inspect.markcoroutinefunction(watched)
         self._put(owner, name, watched)
         if name not in self.watched:
             self.watched.append(name)
 
-    def _called(self, owner: Any, name: str) -> None:
+    def _called(self, owner: Any, name: str, where: str) -> WatchedCall:
         holder = _holder()
-        held = {**dict(self.held_by(current_thread())), **dict(self.held_by(holder))}
-        free = tuple(each for each in self.names if could_take(getattr(owner, each, None)))
-        self.calls.append(WatchedCall(name, holder, now_ns(), tuple(held.items()), free))
+        call = WatchedCall(name, holder, now_ns(), where, self._held(holder), self._free(owner))
+        self.calls.append(call)
+        return call
+
+    async def _while_awaited(self, call: WatchedCall, owner: Any, start: Callable[[], Awaitable[Any]]) -> Any:
+        """Another task may await it than the one that called, under other locks."""
+        holder, before = _holder(), len(self.ended)
+        held = {**dict(self._held(holder)), **dict(call.held)}
+        call = self._amend(
+            call, holder=call.holder if call.held else holder, held=tuple(held.items()), free=self._free(owner)
+        )
+        try:
+            return await start()
+        finally:
+            self._amend(call, free=self._free(owner, since=before))
+
+    def _held(self, holder: Holder) -> tuple[tuple[str, str], ...]:
+        """By this thread, and by the task that runs in it."""
+        return tuple({**dict(self.held_by(current_thread())), **dict(self.held_by(holder))}.items())
+
+    def _free(self, owner: Any, since: int | None = None) -> tuple[str, ...]:
+        """Those that could be taken now, or that somebody has let go of since then."""
+        ended = {taken[0] for taken in self.ended[since:]} if since is not None else set()
+        return tuple(each for each in self.names if each in ended or could_take(getattr(owner, each, None)))
+
+    def _amend(self, call: WatchedCall, *, free: tuple[str, ...], **changes: Any) -> WatchedCall:
+        amended = replace(call, free=tuple(dict.fromkeys((*call.free, *free))), **changes)
+        # From the end: most calls are short. What other threads add meanwhile moves nothing.
+        index = next(number for number in reversed(range(len(self.calls))) if self.calls[number] is call)
+        self.calls[index] = amended
+        return amended
 
     def _put(self, owner: Any, name: str, value: Any) -> None:
         own = vars(owner).get(name, _MISSING) if hasattr(owner, "__dict__") else getattr(owner, name, _MISSING)
@@ -185,20 +229,23 @@ def _holder() -> Holder:
 
 
 def limits_of(item: pytest.Item) -> list[tuple[str, float]]:
-    """Of all its markers max_hold. Raises TypeError with what is wrong."""
+    """Of all its markers max_hold. Raises `ContractError` that names the test and how the marker is used."""
     limits = []
     for marker in item.iter_markers("max_hold"):
         try:
             limits.append(_limit(*marker.args, **marker.kwargs))
         except TypeError as error:
-            reason = str(error).removeprefix("_limit() ")
-            raise TypeError(f"@pytest.mark.max_hold('_lock', 0.5) is how it is used: {reason}") from None
+            given = [*map(repr, marker.args), *(f"{name}={value!r}" for name, value in marker.kwargs.items())]
+            raise ContractError(
+                f"{item.nodeid}: @pytest.mark.max_hold({', '.join(given)}): {str(error).removeprefix('_limit() ')}; "
+                "write @pytest.mark.max_hold('_lock', 0.5): a lock's name, and seconds"
+            ) from None
     return limits
 
 
 def _limit(lock: str, seconds: float) -> tuple[str, float]:
     if not isinstance(lock, str) or isinstance(seconds, bool) or not isinstance(seconds, int | float):
-        raise TypeError(f"max_hold takes a lock's name and seconds, not {lock!r} and {seconds!r}")
+        raise TypeError("they are of another kind")
     return lock, float(seconds)
 
 

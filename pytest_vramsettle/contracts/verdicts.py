@@ -17,9 +17,12 @@ class Verdict(enum.Enum):
     VACUOUS = "vacuous"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Outcome:
-    """`findings` are those that the verdict rests on; `note` says which of the contract's names is used by no code."""
+    """`findings` are those that the verdict rests on; `note` says which of the contract's names is used by no code.
+
+    `str(outcome)` is the whole report, `bool(outcome)` whether it passes; its repr is a line, as assertions show it.
+    """
 
     contract: str
     text: str
@@ -33,6 +36,19 @@ class Outcome:
     def passes(self) -> bool:
         """Kept without a waiver, or violated, or not to be told, with one: a waiver has to match something."""
         return self.is_waived or (self.verdict is Verdict.KEPT and self.waived is None)
+
+    def __bool__(self) -> bool:
+        return self.passes
+
+    def __str__(self) -> str:
+        from pytest_vramsettle.contracts.render import render
+
+        return render(self)
+
+    def __repr__(self) -> str:
+        from pytest_vramsettle.contracts.render import summary
+
+        return f"Outcome: {summary(self)}"
 
     @property
     def is_waived(self) -> bool:

@@ -18,16 +18,22 @@ _BY_TEXT = frozenset(
 )
 _WORDS = frozenset({"namedtuple", "make_dataclass", "exec", "eval", "attrgetter", "methodcaller"})
 """Calls whose texts hold several names, or code."""
+_ENUMS = frozenset({"Enum", "IntEnum", "StrEnum", "Flag", "IntFlag"})
+"""Where they are called with a name and members, these are texts: `Enum("Kind", "name other")`."""
+_FORMATTED = ("format", "format_map")
 _NAMESPACES = frozenset({"__dict__", "vars", "globals", "locals"})
 
 
 def find_name(scope: Scope, name: str, within: Unit | None) -> Iterator[Finding]:
-    """The class with its bases in the project, and the functions and statements of its module that are in no class."""
+    """In the class's module, all of it; of its bases in other modules of the project what is in them or in no class.
+
+    With a module as the target in that module, with `within` in that function.
+    """
     for unit in [within] if within is not None else _units(scope):
         if unit.name == name and isinstance(unit.node, Function):
             yield _finding(unit, unit.node, name, None)
         words = {word for _, word in unit.words}
-        if name in words or words & _BY_TEXT or words & _NAMESPACES or not unit.text.isascii():
+        if name in words or words & (_BY_TEXT | _ENUMS | _NAMESPACES) or not unit.text.isascii():
             yield from _in_unit(unit, name)
     if within is None:
         yield from _in_headers(scope, name)
@@ -46,23 +52,32 @@ def _in_headers(scope: Scope, name: str) -> Iterator[Finding]:
 
 def _units(scope: Scope) -> Iterator[Unit]:
     family = scope.project.mro(scope.cls) if scope.cls is not None else []
+    home = scope.cls.module if scope.cls is not None else scope.module
     modules = {cls.module for cls in family} | {scope.module}
     for module in sorted(modules, key=lambda each: each.name):
+        owners = tuple(cls.name for cls in family if cls.module is module)
         for unit in module.units:
-            if unit.cls is None or scope.cls is None or unit.cls in family:
+            if module is home or unit.cls is None or _is_in(unit.cls.name, owners):
                 yield unit
+
+
+def _is_in(name: str, owners: tuple[str, ...]) -> bool:
+    """Whether the class is one of these, or in one of them."""
+    return any(name == owner or name.startswith(f"{owner}.") for owner in owners)
 
 
 def _in_unit(unit: Unit, name: str) -> Iterator[Finding]:
     waiting: list[tuple[ast.AST, ast.AST | None]] = [(unit.node, None)]
+    others = {id(each.node) for each in unit.module.units}
+    slots = _slots(unit)
     while waiting:
         node, parent = waiting.pop()
-        if unit.name == BODY and node is not unit.node and isinstance(node, Function | ast.ClassDef):
+        if id(node) in others and node is not unit.node:
             continue
         if _says(node, name) and node is not unit.node:
             yield _finding(unit, node, name, None)
         elif isinstance(node, ast.Constant | ast.JoinedStr | ast.BinOp):
-            found = _text(unit, node, parent, name)
+            found = _finding(unit, node, name, None) if _is_slot(node, slots, name) else _text(unit, node, parent, name)
             if found is not None:
                 yield found
             if isinstance(node, ast.JoinedStr):
@@ -74,6 +89,22 @@ def _in_unit(unit: Unit, name: str) -> Iterator[Finding]:
             reason = "which name this call uses is computed"
             yield _finding(unit, node, name, Doubt(Place.of(unit, node), reason))
         waiting += [(child, node) for child in ast.iter_child_nodes(node)]
+
+
+def _slots(unit: Unit) -> set[int]:
+    """Texts in `__slots__` and `__match_args__`."""
+    return {
+        id(each)
+        for node in unit.own_nodes
+        if isinstance(node, ast.Assign | ast.AnnAssign) and node.value is not None
+        for target in (node.targets if isinstance(node, ast.Assign) else [node.target])
+        if dotted(target)[-1:] in (("__slots__",), ("__match_args__",))
+        for each in ast.walk(node.value)
+    }
+
+
+def _is_slot(node: ast.AST, slots: set[int], name: str) -> bool:
+    return id(node) in slots and isinstance(node, ast.Constant) and node.value == name
 
 
 def _says(node: ast.AST, name: str) -> bool:
@@ -105,6 +136,11 @@ def _text(
     pattern = _pattern(node)
     if pattern is None or isinstance(parent, ast.Expr):
         return None
+    if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value != name:
+        found = _in_format(node.value, parent, name)
+        if found is not None:
+            doubt = None if found else Doubt(Place.of(unit, node), "whether this text is a format is not known")
+            return _finding(unit, node, name, doubt)
     if isinstance(node, ast.Constant):
         used = isinstance(parent, ast.Call) and _by_text(parent)
         if node.value != name and not (used and _says_in_text(node, parent, name)):
@@ -119,12 +155,23 @@ def _text(
     return _finding(unit, node, name, doubt)
 
 
+def _in_format(text: str, parent: ast.AST | None, name: str) -> bool | None:
+    """Whether the text names it in a format: surely, as a format may be all the same (False), or not at all (None)."""
+    fields = re.findall(r"\{([^{}!:]*)", unicodedata.normalize("NFKC", text).replace("{{", ""))
+    attributes = any(name in re.findall(r"\.(\w+)", field) for field in fields)
+    if isinstance(parent, ast.Attribute) and parent.attr in _FORMATTED:
+        return True if attributes or any(name == re.split(r"\W", field)[0] for field in fields) else None
+    if isinstance(parent, ast.BinOp) and isinstance(parent.op, ast.Mod) and f"%({name})" in text:
+        return True
+    return False if attributes else None
+
+
 def _says_in_text(node: ast.Constant, parent: ast.AST | None, name: str) -> bool:
     """`attrgetter("a.name")`, `patch("module.Class.name")`, `namedtuple("X", "a name")`, `exec("self.name = 1")`."""
     if not isinstance(node.value, str) or not isinstance(parent, ast.Call):
         return False
     called = (dotted(parent.func) or ("",))[-1]
-    if called not in _WORDS and called not in ("patch", "object", "setattr", "delattr"):
+    if called not in _WORDS and called not in _ENUMS and called not in ("patch", "object", "setattr", "delattr"):
         return False
     return name in re.findall(r"\w+", unicodedata.normalize("NFKC", node.value))
 
@@ -145,8 +192,11 @@ def _is_computed(node: ast.expr) -> bool:
 
 
 def _by_text(node: ast.Call) -> bool:
-    parts = dotted(node.func)
-    return bool(parts) and parts[-1] in _BY_TEXT
+    last = dotted(node.func)[-1:]
+    if last and last[0] in _ENUMS:
+        # The class's name comes first; `Kind(3)` and the like look a member up.
+        return len(node.args) > 1 and isinstance(node.args[0], ast.Constant) and isinstance(node.args[0].value, str)
+    return bool(last) and last[0] in _BY_TEXT
 
 
 def _is_namespace(node: ast.expr) -> bool:
