@@ -28,8 +28,11 @@ def environment() -> dict[str, str | None]:
 
 
 @pytest.fixture(autouse=True)
-def private_temporary_directory(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def private_temporary_directory(
+    monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[None]:
     """A short one of our own: other tests have drivers in the common one at the same time."""
+    tmp_path_factory.getbasetemp()  # which outlives this test
     with tempfile.TemporaryDirectory(prefix="act-") as made:
         monkeypatch.setattr(tempfile, "tempdir", made)
         yield

@@ -313,6 +313,13 @@ def test_a_future_that_nobody_sets_is_a_deadlock(clock):
     assert "in wait_for_nobody" in str(caught.value)
 
 
+def test_a_dead_child_that_nobody_waits_for_wakes_nobody():
+    with subprocess.Popen(["true"]) as child:
+        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)  # a zombie from here on
+        with VirtualClock(), pytest.raises(VirtualDeadlock):
+            asyncio.run(asyncio.Event().wait())
+
+
 def test_an_event_loop_that_another_process_may_wake_is_no_deadlock(tcp):
     async def talk() -> bytes:
         reader, writer = await asyncio.open_connection(*tcp)

@@ -245,6 +245,7 @@ def test_a_ramp_gives_what_the_trace_says_to_the_byte(held: int, data: st.DataOb
 
 
 @settings(max_examples=40)
+@example(b'\x80"', 27)
 @given(st.binary(max_size=60), st.integers(0, 900))
 def test_whatever_the_file_holds_the_error_is_ours(
     tmp_path_factory: pytest.TempPathFactory, tail: bytes, cut: int

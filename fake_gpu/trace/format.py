@@ -104,7 +104,10 @@ _encoder = msgspec.json.Encoder()
 
 def decode(line: bytes) -> Header | Row:
     """One line. Raises msgspec.DecodeError with what does not fit."""
-    row: Header | Row = _decoder.decode(line)
+    try:
+        row: Header | Row = _decoder.decode(line)
+    except UnicodeDecodeError as error:  # of a text whose field is looked at before the rest is
+        raise msgspec.DecodeError(f"it is no UTF-8: {error}") from None
     return row
 
 
@@ -112,7 +115,7 @@ def check_claim(line: bytes, where: str) -> None:
     """Raises InvalidValue for the header of another format or version, whatever else stands in it."""
     try:
         claim = msgspec.json.decode(line, type=_Claim)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError):
         return  # no header at all: `decode` says what it is
     _check_claim(claim.format, claim.version, where)
 

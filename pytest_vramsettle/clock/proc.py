@@ -76,8 +76,13 @@ def _children(pid: int | str) -> list[int]:
 
 
 def has_children() -> bool:
-    """Whether this process has any, whoever started them: but for multiprocessing's own that serve nobody."""
-    return any(not (pid in _servants() and not _children(pid)) for pid in _children("self"))
+    """Whether this process has any that live, whoever started them: but for multiprocessing's own that serve nobody."""
+    return any(not (pid in _servants() and not _children(pid)) for pid in _children("self") if not _is_dead(pid))
+
+
+def _is_dead(pid: int) -> bool:
+    """Whether it is a zombie, for which nobody has waited, or gone."""
+    return _stat(pid)[:1] in ([], ["Z"], ["X"])
 
 
 def _servants() -> set[int | None]:
