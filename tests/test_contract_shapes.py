@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import shapes_corners
 import shapes_hard
+import shapes_inherited
 import shapes_listed_hold
 import shapes_listed_rest
 import shapes_more
@@ -28,6 +29,7 @@ MODULES = (
     shapes_corners,
     shapes_reached,
     shapes_renamed,
+    shapes_inherited,
 )
 BAD = [shape for module in MODULES for shape in module.BAD]
 GOOD = [shape for module in MODULES for shape in module.GOOD]

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, field
 
+from pytest_vramsettle.contracts.analysis.properties import is_property, raises
 from pytest_vramsettle.contracts.analysis.relevance import Relevance, Slice
 from pytest_vramsettle.contracts.analysis.state import MANY, Place, Slot, State
 from pytest_vramsettle.contracts.analysis.values import (
@@ -205,6 +206,8 @@ class Run:
         self.scope = scope
         self._family: dict[ClassInfo, bool] = {}
         self._mros: dict[ClassInfo, list[ClassInfo]] = {}
+        self._properties: dict[ClassInfo, frozenset[str]] = {}
+        self._descendants: list[ClassInfo] | None = None
         self.project = scope.project
         self.rule = rule
         self.locks = locks
@@ -245,13 +248,32 @@ class Run:
             return True
         if owner is None:
             return self.scope.cls is None or self.is_family(cls)
-        return owner in self.mro(cls) or cls in self.mro(owner)
+        if owner in self.mro(cls) or cls in self.mro(owner):
+            return True
+        # Two bases of one class: `self` is an object of that class in the methods of both.
+        return any(cls in self.mro(each) and owner in self.mro(each) for each in self._relatives())
+
+    def _relatives(self) -> list[ClassInfo]:
+        if self._descendants is None:
+            self._descendants = self.scope.family()
+        return self._descendants
 
     def slice(self, unit: Unit) -> Slice:
         found = self._slices.get(unit)
         if found is None:
-            found = self._slices[unit] = Slice(unit, self.relevance.names | self.hot_names)
+            found = self._slices[unit] = Slice(unit, self.relevance.names | self.hot_names, self._raising(unit))
         return found
+
+    def _raising(self, unit: Unit) -> frozenset[str]:
+        """The properties of the unit's `self` that may raise."""
+        if unit.cls is None:
+            return frozenset()
+        if unit.cls not in self._properties:
+            related = [each for each in self._relatives() if unit.cls in self.mro(each)]
+            classes = dict.fromkeys(found for each in (unit.cls, *related) for found in self.mro(each))
+            units = [each for cls in classes for each in cls.methods.values()]
+            self._properties[unit.cls] = frozenset(each.name for each in units if is_property(each) and raises(each))
+        return self._properties[unit.cls]
 
     def forget_slices(self) -> None:
         """Names were added: what is hot is another set."""

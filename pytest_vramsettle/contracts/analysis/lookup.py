@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from pytest_vramsettle.contracts.analysis import functions
 from pytest_vramsettle.contracts.analysis.engine import Frame, Run, Ways, builtin
+from pytest_vramsettle.contracts.analysis.properties import PROPERTIES, raises
 from pytest_vramsettle.contracts.analysis.state import State
 from pytest_vramsettle.contracts.analysis.values import (
     EXT,
@@ -32,7 +33,6 @@ from pytest_vramsettle.contracts.names.aliases import FOREIGN
 from pytest_vramsettle.contracts.source import ClassInfo, Function, Module, Parts, Unit, dotted
 
 WRAPPED = frozenset({"contextmanager", "asynccontextmanager"})
-PROPERTIES = frozenset({"property", "cached_property", "functools.cached_property", "abstractproperty"})
 CACHES = frozenset({"lru_cache", "cache"})
 TRANSPARENT = frozenset(
     {"staticmethod", "classmethod", "abstractmethod", "override", "overload", "final", "wraps", "lru_cache", "cache"}
@@ -214,6 +214,9 @@ def _member(unit: Unit, owner: Obj, state: State, frame: Frame, node: ast.AST) -
     if has_decorator(unit, PROPERTIES):
         if unit not in frame.run.relevance.units:
             frame.run.skip(unit, node)
+            if raises(unit):
+                frame.raises(state, node)
+                state = state.age(frame.run.lasting)
             return [(state, Path(owner, (unit.name,)))]
         ways = functions.invoke(Func(unit, function.node, (owner,)), (), (), state, frame, node)
         if has_decorator(unit, frozenset({"cached_property"})):
@@ -275,4 +278,4 @@ def _key_text(key: Value) -> str:
     return "?" if not isinstance(key, Path) else ".".join(key.attrs)
 
 
-__all__ = ["attribute", "element", "function_value", "global_name", "look_up"]
+__all__ = ["PROPERTIES", "attribute", "element", "function_value", "global_name", "look_up"]

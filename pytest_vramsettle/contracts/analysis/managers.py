@@ -108,9 +108,7 @@ def around(value: Value, state: State, frame: Frame, node: ast.AST, body: Callab
     return body([(state.age(run.lasting), value if isinstance(value, Path | Partial) else UNKNOWN)])
 
 
-def _recorded(
-    role: str, state: State, frame: Frame, node: ast.AST, body: Callable[[Ways], list[State]]
-) -> list[State]:
+def _recorded(role: str, state: State, frame: Frame, node: ast.AST, body: Callable[[Ways], list[State]]) -> list[State]:
     run, place = frame.run, frame.place(node)
     frame.raises(state, node)
     return closing(
