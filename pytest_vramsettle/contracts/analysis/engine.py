@@ -6,6 +6,7 @@ import ast
 import re
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from pytest_vramsettle.contracts.analysis.properties import is_property, raises
 from pytest_vramsettle.contracts.analysis.relevance import Relevance, Slice
@@ -29,6 +30,7 @@ from pytest_vramsettle.contracts.analysis.values import (
     own_nodes,
     parts_of,
 )
+from pytest_vramsettle.contracts.analysis.wanted import Wanted, says
 from pytest_vramsettle.contracts.names.uses import Region
 from pytest_vramsettle.contracts.patterns import Pattern, Sure
 from pytest_vramsettle.contracts.source import ClassInfo, Function, Module, Parts, Project, Unit, dotted
@@ -108,6 +110,8 @@ class Rule:
 
     patterns: dict[str, Pattern]
     start: Hashable = ()
+    required: ClassVar[tuple[str, ...]] = ()
+    """Roles that have to be played: where that is missing, it may be in a place that was not understood."""
 
     def reach(self, run: Run, role: str, state: State, place: Place, chain: tuple[Place, ...]) -> State:
         """A call of `role` is about to run."""
@@ -218,6 +222,7 @@ class Run:
         self.texts = self.hot_names | {path[-1] for path in locks}
         targets = {name for pattern in rule.patterns.values() for name in pattern.names}
         self.targets = Relevance(scope.modules, targets, self._related, home, makers=False)
+        self.wanted = Wanted(scope.modules, rule, self._related, home)
         self._owners = {pattern.parts[:-1] for pattern in rule.patterns.values() if len(pattern.parts) > 1}
         self.fields: dict[Slot, dict[Value, None]] = {}
         self.escapes: dict[Escape, None] = {}
@@ -235,6 +240,8 @@ class Run:
         self.unknown: set[int] = set()  # and those of which it was not, at least once
         self.skipped: dict[int, dict[Unit, None]] = {}  # what a call was known to be, and was not walked through
         self.lambdas: set[int] = set()
+        self.handed: dict[int, str] = {}  # where something required went that is not followed, by the node
+        self.suspects: dict[int, str] = {}  # code that may do what is required, by its node
         self.async_locks = any(_is_async_lock(module, locks) for module in scope.modules)
         self.steps = 0
         self.all_steps = 0
@@ -339,7 +346,7 @@ class Run:
         """What was noted in an earlier round."""
         for notes in (self.escapes, self.yields, self.joins, self.elsewhere):
             notes.clear()
-        for kept in (self.regions, self.known, self.unknown, self.skipped, self.lambdas):
+        for kept in (self.regions, self.known, self.unknown, self.skipped, self.lambdas, self.handed):
             kept.clear()
 
     def step(self, frame: Frame, node: ast.AST, states: int) -> None:
@@ -380,7 +387,7 @@ class Run:
             if isinstance(part, Func):
                 if part.unit in self.targets.units and self.slice(part.unit).is_hot(part.node):
                     names = self.targets.names | self.hot_names
-                    if part.node is part.unit.node or any(_says(node, names) for node in ast.walk(part.node)):
+                    if part.node is part.unit.node or any(says(node, names) for node in ast.walk(part.node)):
                         return True
             elif (isinstance(part, Path | Deferred) and self.matches(part)) or isinstance(part, Stack):
                 return True
@@ -393,9 +400,20 @@ class Run:
             what = "a name that the contract watches, as a text,"
         if not what and self.carries(value):
             what = "a function that the contract watches"
+        if self.rule.required and self.may_do(value):
+            self.handed.setdefault(id(place.node), f"what the contract asks for {reason}")
         if what and self.root is not None:
             self.escapes.setdefault(Escape(place, f"{what} {reason}", self.root))
         return bool(what)
+
+    def may_do(self, value: Value) -> bool:
+        """Whether a call of it may do what is required."""
+        return self.wanted.is_met(value, self)
+
+    def suspected(self, node: ast.AST, states: list[State], frame: Frame) -> list[State]:
+        """In code that may do what is required, nobody knows how."""
+        reason = self.suspects.get(id(node))
+        return states if reason is None else [state.missed(frame.place(node), reason) for state in states]
 
     def joined(self, state: State, place: Place) -> None:
         """Something unknown is waited for."""
@@ -455,10 +473,6 @@ def _is_async_lock(module: Module, locks: dict[Parts, str]) -> bool:
         if path[-1] in module.identifiers and "asyncio" in module.identifiers
         for line in module.lines
     )
-
-
-def _says(node: ast.AST, names: set[str]) -> bool:
-    return (isinstance(node, ast.Name) and node.id in names) or (isinstance(node, ast.Attribute) and node.attr in names)
 
 
 def _assigns(unit: Unit, name: str) -> bool:

@@ -46,6 +46,7 @@ def _item(node: ast.With | ast.AsyncWith, index: int, states: list[State], frame
         return statements.block(node.body, states, frame)
     item = node.items[index]
     frame.run.enter(item, states, frame, whole=True)
+    states = frame.run.suspected(item, states, frame)
     grouped: dict[Value, list[State]] = {}
     for state in states:
         for after, value in entered(item.context_expr, state, frame):

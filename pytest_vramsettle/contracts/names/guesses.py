@@ -168,6 +168,8 @@ class Guesses:
             return found
         base = node.func.value if isinstance(node.func, ast.Attribute) else None
         owner = self.of(base, unit, depth + 1) if base is not None else ANY
+        if parts[-1:] in (("import_module",), ("__import__",)):
+            return ANY
         if owner == OUTSIDE:
             return OUTSIDE
         found = Guess(unknown=owner.unknown or bool(owner.classes) or not parts)
