@@ -44,6 +44,68 @@ def _mixins(rule: str, label: str, load: str) -> list[Shape]:
 
 
 BAD = [
+    *shapes(
+        "precede",
+        "bad",
+        """
+--- a flag that is set whether it waited or not
+def load(self):
+    ok = False
+    try:
+        self._wait()
+        ok = True
+    except OSError:
+        ok = True
+    if not ok:
+        return
+    subprocess.Popen("x")
+--- an error that is kept and not looked at
+def load(self):
+    err = None
+    try:
+        self._wait()
+    except OSError as e:
+        err = e
+    subprocess.Popen("x")
+    if err is not None:
+        return
+--- a display without items
+def load(self):
+    for i in ():
+        self._wait()
+    subprocess.Popen("x")
+--- a generator that is left after its first step
+def load(self):
+    any(step for step in self._steps())
+    subprocess.Popen("x")
+def _steps(self):
+    yield 1
+    self._wait()
+--- a place that may wait, then a kill
+def load(self):
+    list(map(lambda f: f(), [self._wait]))
+    self._process.terminate()
+    subprocess.Popen("x")
+""",
+    ),
+    *shapes(
+        "hold",
+        "bad",
+        """
+--- an async callback on a stack
+async def load(self):
+    with self._lock:
+        async with contextlib.AsyncExitStack() as stack:
+            stack.push_async_callback(self._wait)
+async def _wait(self):
+    await asyncio.sleep(1)
+--- a list that a pool maps over
+def load(self):
+    with self._lock:
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(lambda f: f(), [self._wait]))
+""",
+    ),
     *_mixins("hold", "bad", "with self._lock: self._on()"),
     *_mixins("precede", "bad", "subprocess.Popen('x'); self._on()"),
     *shapes(
@@ -85,6 +147,50 @@ def _kill(self):
 ]
 
 GOOD = [
+    *shapes(
+        "precede",
+        "good",
+        """
+--- a flag that says whether it waited
+def load(self):
+    ok = False
+    try:
+        self._wait()
+        ok = True
+    except OSError:
+        pass
+    if not ok:
+        return
+    subprocess.Popen("x")
+--- an error that is looked at
+def load(self):
+    err = None
+    try:
+        self._wait()
+    except OSError as e:
+        err = e
+    if err is not None:
+        return
+    subprocess.Popen("x")
+--- a display of numbers
+def load(self):
+    for i in (1, 2):
+        self._wait()
+    subprocess.Popen("x")
+--- a display of one text
+def load(self):
+    for i in ["once"]:
+        self._wait()
+    subprocess.Popen("x")
+--- an async comprehension over a generator of ours
+async def load(self):
+    [x async for x in self._steps()]
+    subprocess.Popen("x")
+async def _steps(self):
+    yield 1
+    self._wait()
+""",
+    ),
     *_mixins("hold", "good", "with self._lock: pass\n        self._on()"),
     *_mixins("precede", "good", "self._on(); subprocess.Popen('x')"),
     *shapes(

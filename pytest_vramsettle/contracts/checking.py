@@ -55,6 +55,9 @@ def _check(contract: Contract, scope: Scope) -> Outcome:
     misspelt = unused(contract, scope)
     if not findings and not misspelt:
         findings += reach.unaccounted(run)
+        unreached = [role for role in ("at", "then", "kill") if role in rule.patterns and role not in rule.seen]
+        if not findings and unreached and within is None and "lock" in rule.seen:
+            findings += reach.mentioned(run, unreached[0])
     outcome = _outcome(contract, scope, findings, misspelt or _not_reached(contract, rule, scope))
     # It explains the other verdicts too: what nobody calls comes before nothing.
     return replace(outcome, note=misspelt) if misspelt else outcome

@@ -27,13 +27,13 @@ from pytest_vramsettle.contracts.analysis.values import (
     Path,
     Stack,
     Value,
-    own_nodes,
     parts_of,
+    scope_names,
 )
 from pytest_vramsettle.contracts.analysis.wanted import Wanted, says
 from pytest_vramsettle.contracts.names.uses import Region
 from pytest_vramsettle.contracts.patterns import Pattern, Sure
-from pytest_vramsettle.contracts.source import ClassInfo, Function, Module, Parts, Project, Unit, dotted
+from pytest_vramsettle.contracts.source import ClassInfo, Module, Parts, Project, Unit, dotted
 
 MOST_STEPS = 12_000
 """From one function; a step is a statement in one state."""
@@ -483,25 +483,6 @@ def _assigns(unit: Unit, name: str) -> bool:
         isinstance(node, ast.Attribute) and node.attr == name and not isinstance(node.ctx, ast.Load)
         for node in ast.walk(unit.node)
     )
-
-
-def scope_names(node: ast.AST) -> tuple[frozenset[str], frozenset[str]]:
-    """The local names of a function, and those that it declares nonlocal or global."""
-    found: set[str] = set()
-    outer: set[str] = set()
-    if isinstance(node, Function | ast.Lambda):
-        arguments = node.args
-        every = (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs)
-        found.update(each.arg for each in every)
-        found.update(each.arg for each in (arguments.vararg, arguments.kwarg) if each)
-    for each in own_nodes(node):
-        if isinstance(each, ast.Name) and not isinstance(each.ctx, ast.Load):
-            found.add(each.id)
-        elif isinstance(each, Function | ast.ClassDef | ast.ExceptHandler | ast.MatchAs | ast.MatchStar):
-            found.update([each.name] if each.name else [])
-        elif isinstance(each, ast.Nonlocal | ast.Global):
-            outer.update(each.names)
-    return frozenset(found - outer), frozenset(outer)
 
 
 def builtin(name: str) -> Path:

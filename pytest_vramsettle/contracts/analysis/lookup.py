@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import builtins
+import re
 from dataclasses import replace
 
 from pytest_vramsettle.contracts.analysis import functions
@@ -249,6 +250,22 @@ def _of_class(owner: ClassVal, name: str, state: State, frame: Frame, node: ast.
     return [(state, ClassVal(inner) if inner is not None else Path(EXT, (owner.cls.name, name)))]
 
 
+def display(node: ast.expr, frame: Frame) -> ast.Tuple | ast.List | ast.Set | None:
+    """The display that is looped over, in place or as a tuple at the top of the module; None without items."""
+    if isinstance(node, ast.Name) and node.id not in frame.locals and not frame.closure:
+        body = frame.unit.module.tree.body
+        assigned = [each for each in body if isinstance(each, ast.Assign) and dotted(each.targets[0]) == (node.id,)]
+        constant = re.compile(rf"\b{node.id}\b\s*(\.|\[|[-+|&]?=(?!=)|,[^()\n]*=(?!=))")
+        if len(assigned) != 1 or len(constant.findall(frame.unit.module.text)) != 1:
+            return None
+        node = assigned[0].value
+        if not all(isinstance(each, ast.Constant) for each in getattr(node, "elts", ())):
+            return None  # what is in it is found by its name
+    if not isinstance(node, ast.Tuple | ast.List | ast.Set) or not node.elts:
+        return None
+    return None if any(isinstance(each, ast.Starred) for each in node.elts) else node
+
+
 def element(owner: Value, key: Value, frame: Frame, node: ast.AST) -> list[Value]:
     """`owner[key]`."""
     if isinstance(owner, Lock):
@@ -278,4 +295,4 @@ def _key_text(key: Value) -> str:
     return "?" if not isinstance(key, Path) else ".".join(key.attrs)
 
 
-__all__ = ["PROPERTIES", "attribute", "element", "function_value", "global_name", "look_up"]
+__all__ = ["PROPERTIES", "attribute", "display", "element", "function_value", "global_name", "look_up"]

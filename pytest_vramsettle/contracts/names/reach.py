@@ -8,6 +8,7 @@ a mention of what is watched, the contract is not kept: it cannot be told.
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Collection, Iterator
 
 from pytest_vramsettle.contracts.analysis import lookup
@@ -33,6 +34,26 @@ def unaccounted(run: Run) -> list[Finding]:
     for finding in (*backstop.of_classes(), *backstop.of_regions()):
         return [finding]
     return []
+
+
+def mentioned(run: Run, role: str) -> list[Finding]:
+    """Where a call that was never reached is named all the same, or may be by code that is made at run time."""
+    backstop = Backstop(run, {role})
+    last = run.rule.patterns[role].parts[-1]
+    for unit in run.targets.units:
+        for node in unit.nodes if isinstance(unit.node, Function) else ():
+            text = isinstance(node, ast.Constant) and isinstance(node.value, str) and re.findall(r"\w+", node.value)
+            if (text and last in text and not _is_docstring(unit, node)) or _is_meant(node, backstop.patterns[0]):
+                return [unclear(Place.of(unit, node), f"what becomes of this mention of {last!r} is not followed")]
+    for unit in run.walked:
+        for use in uses([unit.node], set()):
+            for finding in backstop.dynamic(use, unit, Place.of(unit, use.node)):
+                return [finding]
+    return []
+
+
+def _is_docstring(unit: Unit, node: ast.AST) -> bool:
+    return any(isinstance(each, ast.Expr) and each.value is node for each in unit.nodes)
 
 
 class Backstop:
@@ -86,6 +107,8 @@ class Backstop:
         return Finding(reason, (("here", place), ("there", Place.of(unit, mention))), doubt=Doubt(place, reason))
 
     def dynamic(self, use: Use, unit: Unit, place: Place) -> Iterator[Finding]:
+        if use.kind == "call" and use.name in ("import_module", "__import__"):
+            yield from self._imported(use, place)
         if use.kind == "compute" and use.base is None:
             yield unclear(place, f"what {use.name}() runs here is not followed")
         elif use.kind == "compute" and use.base is not None and self._is_ours(use.base, unit):
@@ -98,6 +121,14 @@ class Backstop:
             constant = len(given) > 1 and isinstance(given[1], ast.Constant)
             if given and not constant and self._is_ours(given[0], unit):
                 yield unclear(place, f"attributes are reached through {use.name}() here, which is not followed")
+
+    def _imported(self, use: Use, place: Place) -> Iterator[Finding]:
+        """A module of the project that no import statement brings in."""
+        given = use.node.args[:1] if isinstance(use.node, ast.Call) else []
+        name = given[0].value if given and isinstance(given[0], ast.Constant) else None
+        module = self.run.project.follow(name) if isinstance(name, str) else None
+        if module is not None and any(pattern.parts[-1] in module.identifiers for pattern in self.patterns):
+            yield unclear(place, f"what is done with the module {name!r} that is imported here is not followed")
 
     def _is_ours(self, node: ast.expr, unit: Unit) -> bool:
         return any(self.run.is_family(cls) for cls in self.guesses.of(node, unit).classes)
@@ -220,4 +251,4 @@ def _is_meant(node: ast.AST, pattern: Pattern) -> bool:
     return last not in COMMON or dotted(node)[-2:-1] == pattern.parts[-2:-1]
 
 
-__all__ = ["Backstop", "unaccounted"]
+__all__ = ["Backstop", "mentioned", "unaccounted"]
