@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import ast
-import re
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+from pytest_vramsettle.contracts.analysis.lasting import Lasting
 from pytest_vramsettle.contracts.analysis.properties import is_property, raises
 from pytest_vramsettle.contracts.analysis.relevance import Relevance, Slice
 from pytest_vramsettle.contracts.analysis.state import MANY, Place, Slot, State
@@ -37,8 +37,10 @@ from pytest_vramsettle.contracts.source import ClassInfo, Module, Parts, Project
 
 MOST_STEPS = 12_000
 """From one function; a step is a statement in one state."""
+FAIR_SHARE = 600
+"""Steps that each function has of its own, however many there are."""
 MOST_OF_ALL = 25_000
-"""From all functions together: where so much was followed in vain, more of it would tell no more."""
+"""What all functions together may take beyond that: where so much was followed in vain, more would tell no more."""
 MOST_STATES = 400
 DEEPEST = 14
 
@@ -187,22 +189,6 @@ class Scope:
         return found
 
 
-class Lasting:
-    """Contains the attributes that only `__init__` assigns, in the modules that are read; and the locks themselves."""
-
-    def __init__(self, modules: Iterable[Module], locks: set[str]) -> None:
-        self._modules = tuple(modules)
-        self._known = dict.fromkeys(locks, True)
-
-    def __contains__(self, name: object) -> bool:
-        if not isinstance(name, str):
-            return False
-        if name not in self._known:
-            units = [unit for module in self._modules for prefix, unit in module.by_word.get(name, ()) if prefix]
-            self._known[name] = not any(unit.name != "__init__" and _assigns(unit, name) for unit in units)
-        return self._known[name]
-
-
 class Run:
     """`locks` maps the attribute paths (or the global) of each named lock to the lock's name."""
 
@@ -245,6 +231,7 @@ class Run:
         self.async_locks = any(_is_async_lock(module, locks) for module in scope.modules)
         self.steps = 0
         self.all_steps = 0
+        self.spent: dict[Unit, int] = {}
         self._numbers: dict[Hashable, int] = {}
         self._slices: dict[Unit, Slice] = {}
         self.lasting = Lasting(scope.modules, {path[-1] for path in locks})
@@ -351,10 +338,26 @@ class Run:
 
     def step(self, frame: Frame, node: ast.AST, states: int) -> None:
         self.steps += states
-        self.all_steps += states
         self.visited.add(id(node))
-        if self.steps > MOST_STEPS or self.all_steps > MOST_OF_ALL or states > MOST_STATES:
-            raise TooMuch(frame.place(node), f"there are more paths than are followed ({self.steps} steps)")
+        if self.steps > FAIR_SHARE:
+            over = min(states, self.steps - FAIR_SHARE)
+            self.all_steps += over
+            if self.root is not None:
+                self.spent[self.root] = self.spent.get(self.root, 0) + over
+        if self.steps > MOST_STEPS or states > MOST_STATES:
+            raise TooMuch(
+                frame.place(node), f"there are more paths than are followed{self._from()}: {self.steps} steps"
+            )
+        if self.steps > FAIR_SHARE and self.all_steps > MOST_OF_ALL:
+            raise TooMuch(frame.place(node), f"there are more paths than are followed{self._from()}{self._greediest()}")
+
+    def _from(self) -> str:
+        return f" from {self.root.qualified} on" if self.root is not None else ""
+
+    def _greediest(self) -> str:
+        """Which function used up what all of them share."""
+        most = max(self.spent, key=lambda unit: self.spent[unit])
+        return f": all together {self.all_steps} steps beyond their share, {self.spent[most]} from {most.qualified} on"
 
     def matches(self, value: Value, *, call: bool = True) -> list[tuple[str, Sure]]:
         """The roles that a callee (or a path written to) plays."""
@@ -472,16 +475,6 @@ def _is_async_lock(module: Module, locks: dict[Parts, str]) -> bool:
         for path in locks
         if path[-1] in module.identifiers and "asyncio" in module.identifiers
         for line in module.lines
-    )
-
-
-def _assigns(unit: Unit, name: str) -> bool:
-    # Most units only read it: the text tells so in a hundredth of the time.
-    if not re.search(rf"\.{name}\s*(?:=(?!=)|[,:)\]+*/|&^%@<>-]|in\b|\n)", unit.text + "\n"):
-        return False
-    return any(
-        isinstance(node, ast.Attribute) and node.attr == name and not isinstance(node.ctx, ast.Load)
-        for node in ast.walk(unit.node)
     )
 
 

@@ -44,6 +44,7 @@ def again(run: Run, rule: Watching, within: Unit | None, suspects: dict[int, str
     rule.reset()
     run.forget()
     run.all_steps = 0
+    run.spent.clear()
     _one_round(run, rule, within)
 
 
