@@ -92,6 +92,14 @@ def load(self):
         "hold",
         "bad",
         """
+--- a stack that swallows what kept the lock
+def load(self):
+    self._lock.acquire()
+    with contextlib.ExitStack() as stack:
+        stack.push(lambda *given: True)
+        self.stop()
+        self._lock.release()
+    self._wait()
 --- an async callback on a stack
 async def load(self):
     with self._lock:

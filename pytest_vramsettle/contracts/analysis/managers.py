@@ -337,6 +337,8 @@ def _may_swallow(item: Value, frame: Frame) -> bool:
         function = _method(function, "exit", frame) or UNKNOWN
     if not isinstance(function, Func):
         return False
+    if isinstance(function.node, ast.Lambda):
+        return not _is_false(function.node.body)
     if isinstance(item, Deferred):
         return any(
             isinstance(each, ast.ExceptHandler) or (isinstance(each, ast.Name | ast.Attribute) and _is_suppress(each))
