@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 import shapes_corners
 import shapes_hard
+import shapes_hidden
+import shapes_inherited
 import shapes_listed_hold
 import shapes_listed_rest
 import shapes_more
@@ -28,6 +30,7 @@ MODULES = (
     shapes_corners,
     shapes_reached,
     shapes_renamed,
+    shapes_inherited,
 )
 BAD = [shape for module in MODULES for shape in module.BAD]
 GOOD = [shape for module in MODULES for shape in module.GOOD]
@@ -56,3 +59,10 @@ UNCERTAIN = {
 def test_a_good_shape_is_kept(shape: Shape) -> None:
     outcome = shape.check()
     assert outcome.verdict is (Verdict.CANNOT_TELL if name(shape) in UNCERTAIN else Verdict.KEPT), render(outcome)
+
+
+@pytest.mark.parametrize("shape", shapes_hidden.UNCLEAR, ids=name)
+def test_what_may_be_the_required_call_or_not_cannot_be_told(shape: Shape) -> None:
+    outcome = shape.check()
+    assert outcome.verdict is Verdict.CANNOT_TELL, render(outcome)
+    assert outcome.findings

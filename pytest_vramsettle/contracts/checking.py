@@ -17,7 +17,7 @@ from pytest_vramsettle.contracts.analysis.rules import (
     unclear,
 )
 from pytest_vramsettle.contracts.errors import SourceError
-from pytest_vramsettle.contracts.names import reach
+from pytest_vramsettle.contracts.names import missed, reach
 from pytest_vramsettle.contracts.names.aliases import lock_paths, other_names
 from pytest_vramsettle.contracts.names.missing import first_missing, missing_imports
 from pytest_vramsettle.contracts.names.naming import find_name
@@ -46,12 +46,19 @@ def _check(contract: Contract, scope: Scope) -> Outcome:
     targets = {name for pattern in contract.patterns.values() for name in pattern.names} | {path[-1] for path in paths}
     names = targets | _recording_names(contract) | other_names(scope, contract.patterns.values())
     run = rounds.analyse(scope, rule, paths, names, within)
+    if rule.required and any(finding.doubt is None for finding in rule.findings):
+        suspects = missed.suspects(run)
+        if suspects:
+            rounds.again(run, rule, within, suspects)
     findings = [*rule.findings, *_deferred(run)]
     if not any(finding.doubt is None for finding in findings):
         findings += [*missing_imports(scope), *rounds.doubts(run, rule, targets, within)]
     misspelt = unused(contract, scope)
     if not findings and not misspelt:
         findings += reach.unaccounted(run)
+        unreached = [role for role in ("at", "then", "kill") if role in rule.patterns and role not in rule.seen]
+        if not findings and unreached and within is None and "lock" in rule.seen:
+            findings += reach.mentioned(run, unreached[0])
     if not any(finding.doubt is None for finding in findings) and _is_of_no_lock(contract, scope):
         findings = []  # whatever else is not understood, that lock is not taken
     outcome = _outcome(contract, scope, findings, misspelt or _not_reached(contract, rule, scope))

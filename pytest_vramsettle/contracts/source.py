@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 Parts = tuple[str, ...]
 
-_WORD = re.compile(r"(self\.|cls\.|super\(\)\.|\.)?([A-Za-z_]\w*)")
+_WORD = re.compile(r"(self\.|cls\.|super\(\)\.|[.\"'])?([A-Za-z_]\w*)")
 _IMPORT = re.compile(
     r"^[ \t;]*(?:.*;[ \t]*)?"
     r"(?:from[ \t]+(\.*)[ \t]*([\w.]*)[ \t]+import[ \t]*(\([^)]*\)|[^\n;]*)|import[ \t]+([^\n;#]*))",

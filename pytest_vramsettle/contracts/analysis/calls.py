@@ -46,12 +46,28 @@ def call(node: ast.Call, state: State, frame: Frame) -> Ways:
     ways: Ways = []
     if isinstance(node.func, ast.Attribute) and node.func.attr in _CHANGES and isinstance(node.func.value, ast.Name):
         state = state.changed((frame.number, node.func.value.id))
-    for after, callee in expressions.evaluate(node.func, state, frame):
+    callees = _of_several(expressions.evaluate(node.func, state, frame), frame, node)
+    for after, callee in callees:
         frame.run.understood(node, known=_is_known(callee))
         for ready, args, keywords in _arguments(node, after, frame):
             frame.run.step(frame, node, 1)
             ways += apply(callee, args, keywords, ready, frame, node)
     return ways
+
+
+def _of_several(callees: Ways, frame: Frame, node: ast.Call) -> Ways:
+    """Where one name stands for several things, and some of them do what is required, which one it is decides."""
+    run = frame.run
+    if len(callees) < 2 or not run.rule.required:
+        return callees
+    doing = [run.may_do(callee) for _, callee in callees]
+    if not any(doing):
+        return callees
+    reason = "which of several values this name has here is not known"
+    return [
+        (after if does else after.missed(frame.place(node), reason), callee)
+        for (after, callee), does in zip(callees, doing, strict=True)
+    ]
 
 
 def _is_known(callee: Value) -> bool:

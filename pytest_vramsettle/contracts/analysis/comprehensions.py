@@ -50,10 +50,13 @@ def _walk(node: Comprehension, level: int, states: list[State], frame: Frame) ->
     part = node.generators[level]
     found: list[State] = []
     for state in states:
-        for after, iterable in expressions.evaluate(part.iter, state, frame):
+        for after, iterable in expressions.iterated(part.iter, state, frame):
             if isinstance(iterable, Deferred):
                 ran = [each for each, _ in calls.run_deferred(iterable, after, frame, part.iter)]
-                found += [end for each in merge([after, *ran]) for end in _rounds(node, level, each, None, frame)]
+                before = _rounds(node, level, after, None, frame)
+                found += [end for each in merge(ran) for end in _rounds(node, level, each, None, frame)]
+                # Only a generator expression may be left before what it runs over has ended.
+                found += before if isinstance(node, ast.GeneratorExp) or not ran else []
                 continue
             items = iterable.items if isinstance(iterable, Seq) and iterable.keys is None else None
             found += _rounds(node, level, after, items, frame)

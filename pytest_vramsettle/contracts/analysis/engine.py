@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ast
-import re
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, field
+from typing import ClassVar
 
+from pytest_vramsettle.contracts.analysis.lasting import Lasting
+from pytest_vramsettle.contracts.analysis.properties import is_property, raises
 from pytest_vramsettle.contracts.analysis.relevance import Relevance, Slice
 from pytest_vramsettle.contracts.analysis.state import MANY, Place, Slot, State
 from pytest_vramsettle.contracts.analysis.values import (
@@ -25,17 +27,20 @@ from pytest_vramsettle.contracts.analysis.values import (
     Path,
     Stack,
     Value,
-    own_nodes,
     parts_of,
+    scope_names,
 )
+from pytest_vramsettle.contracts.analysis.wanted import Wanted, says
 from pytest_vramsettle.contracts.names.uses import Region
 from pytest_vramsettle.contracts.patterns import Pattern, Sure
-from pytest_vramsettle.contracts.source import ClassInfo, Function, Module, Parts, Project, Unit, dotted
+from pytest_vramsettle.contracts.source import ClassInfo, Module, Parts, Project, Unit, dotted
 
 MOST_STEPS = 12_000
 """From one function; a step is a statement in one state."""
+FAIR_SHARE = 600
+"""Steps that each function has of its own, however many there are."""
 MOST_OF_ALL = 25_000
-"""From all functions together: where so much was followed in vain, more of it would tell no more."""
+"""What all functions together may take beyond that: where so much was followed in vain, more would tell no more."""
 MOST_STATES = 400
 DEEPEST = 14
 
@@ -107,6 +112,8 @@ class Rule:
 
     patterns: dict[str, Pattern]
     start: Hashable = ()
+    required: ClassVar[tuple[str, ...]] = ()
+    """Roles that have to be played: where that is missing, it may be in a place that was not understood."""
 
     def reach(self, run: Run, role: str, state: State, place: Place, chain: tuple[Place, ...]) -> State:
         """A call of `role` is about to run."""
@@ -182,22 +189,6 @@ class Scope:
         return found
 
 
-class Lasting:
-    """Contains the attributes that only `__init__` assigns, in the modules that are read; and the locks themselves."""
-
-    def __init__(self, modules: Iterable[Module], locks: set[str]) -> None:
-        self._modules = tuple(modules)
-        self._known = dict.fromkeys(locks, True)
-
-    def __contains__(self, name: object) -> bool:
-        if not isinstance(name, str):
-            return False
-        if name not in self._known:
-            units = [unit for module in self._modules for prefix, unit in module.by_word.get(name, ()) if prefix]
-            self._known[name] = not any(unit.name != "__init__" and _assigns(unit, name) for unit in units)
-        return self._known[name]
-
-
 class Run:
     """`locks` maps the attribute paths (or the global) of each named lock to the lock's name."""
 
@@ -205,6 +196,8 @@ class Run:
         self.scope = scope
         self._family: dict[ClassInfo, bool] = {}
         self._mros: dict[ClassInfo, list[ClassInfo]] = {}
+        self._properties: dict[ClassInfo, frozenset[str]] = {}
+        self._descendants: list[ClassInfo] | None = None
         self.project = scope.project
         self.rule = rule
         self.locks = locks
@@ -215,6 +208,7 @@ class Run:
         self.texts = self.hot_names | {path[-1] for path in locks}
         targets = {name for pattern in rule.patterns.values() for name in pattern.names}
         self.targets = Relevance(scope.modules, targets, self._related, home, makers=False)
+        self.wanted = Wanted(scope.modules, rule, self._related, home)
         self._owners = {pattern.parts[:-1] for pattern in rule.patterns.values() if len(pattern.parts) > 1}
         self.fields: dict[Slot, dict[Value, None]] = {}
         self.escapes: dict[Escape, None] = {}
@@ -232,9 +226,12 @@ class Run:
         self.unknown: set[int] = set()  # and those of which it was not, at least once
         self.skipped: dict[int, dict[Unit, None]] = {}  # what a call was known to be, and was not walked through
         self.lambdas: set[int] = set()
+        self.handed: dict[int, str] = {}  # where something required went that is not followed, by the node
+        self.suspects: dict[int, str] = {}  # code that may do what is required, by its node
         self.async_locks = any(_is_async_lock(module, locks) for module in scope.modules)
         self.steps = 0
         self.all_steps = 0
+        self.spent: dict[Unit, int] = {}
         self._numbers: dict[Hashable, int] = {}
         self._slices: dict[Unit, Slice] = {}
         self.lasting = Lasting(scope.modules, {path[-1] for path in locks})
@@ -245,13 +242,32 @@ class Run:
             return True
         if owner is None:
             return self.scope.cls is None or self.is_family(cls)
-        return owner in self.mro(cls) or cls in self.mro(owner)
+        if owner in self.mro(cls) or cls in self.mro(owner):
+            return True
+        # Two bases of one class: `self` is an object of that class in the methods of both.
+        return any(cls in self.mro(each) and owner in self.mro(each) for each in self._relatives())
+
+    def _relatives(self) -> list[ClassInfo]:
+        if self._descendants is None:
+            self._descendants = self.scope.family()
+        return self._descendants
 
     def slice(self, unit: Unit) -> Slice:
         found = self._slices.get(unit)
         if found is None:
-            found = self._slices[unit] = Slice(unit, self.relevance.names | self.hot_names)
+            found = self._slices[unit] = Slice(unit, self.relevance.names | self.hot_names, self._raising(unit))
         return found
+
+    def _raising(self, unit: Unit) -> frozenset[str]:
+        """The properties of the unit's `self` that may raise."""
+        if unit.cls is None:
+            return frozenset()
+        if unit.cls not in self._properties:
+            related = [each for each in self._relatives() if unit.cls in self.mro(each)]
+            classes = dict.fromkeys(found for each in (unit.cls, *related) for found in self.mro(each))
+            units = [each for cls in classes for each in cls.methods.values()]
+            self._properties[unit.cls] = frozenset(each.name for each in units if is_property(each) and raises(each))
+        return self._properties[unit.cls]
 
     def forget_slices(self) -> None:
         """Names were added: what is hot is another set."""
@@ -317,15 +333,31 @@ class Run:
         """What was noted in an earlier round."""
         for notes in (self.escapes, self.yields, self.joins, self.elsewhere):
             notes.clear()
-        for kept in (self.regions, self.known, self.unknown, self.skipped, self.lambdas):
+        for kept in (self.regions, self.known, self.unknown, self.skipped, self.lambdas, self.handed):
             kept.clear()
 
     def step(self, frame: Frame, node: ast.AST, states: int) -> None:
         self.steps += states
-        self.all_steps += states
         self.visited.add(id(node))
-        if self.steps > MOST_STEPS or self.all_steps > MOST_OF_ALL or states > MOST_STATES:
-            raise TooMuch(frame.place(node), f"there are more paths than are followed ({self.steps} steps)")
+        if self.steps > FAIR_SHARE:
+            over = min(states, self.steps - FAIR_SHARE)
+            self.all_steps += over
+            if self.root is not None:
+                self.spent[self.root] = self.spent.get(self.root, 0) + over
+        if self.steps > MOST_STEPS or states > MOST_STATES:
+            raise TooMuch(
+                frame.place(node), f"there are more paths than are followed{self._from()}: {self.steps} steps"
+            )
+        if self.steps > FAIR_SHARE and self.all_steps > MOST_OF_ALL:
+            raise TooMuch(frame.place(node), f"there are more paths than are followed{self._from()}{self._greediest()}")
+
+    def _from(self) -> str:
+        return f" from {self.root.qualified} on" if self.root is not None else ""
+
+    def _greediest(self) -> str:
+        """Which function used up what all of them share."""
+        most = max(self.spent, key=lambda unit: self.spent[unit])
+        return f": all together {self.all_steps} steps beyond their share, {self.spent[most]} from {most.qualified} on"
 
     def matches(self, value: Value, *, call: bool = True) -> list[tuple[str, Sure]]:
         """The roles that a callee (or a path written to) plays."""
@@ -358,7 +390,7 @@ class Run:
             if isinstance(part, Func):
                 if part.unit in self.targets.units and self.slice(part.unit).is_hot(part.node):
                     names = self.targets.names | self.hot_names
-                    if part.node is part.unit.node or any(_says(node, names) for node in ast.walk(part.node)):
+                    if part.node is part.unit.node or any(says(node, names) for node in ast.walk(part.node)):
                         return True
             elif (isinstance(part, Path | Deferred) and self.matches(part)) or isinstance(part, Stack):
                 return True
@@ -371,9 +403,20 @@ class Run:
             what = "a name that the contract watches, as a text,"
         if not what and self.carries(value):
             what = "a function that the contract watches"
+        if self.rule.required and self.may_do(value):
+            self.handed.setdefault(id(place.node), f"what the contract asks for {reason}")
         if what and self.root is not None:
             self.escapes.setdefault(Escape(place, f"{what} {reason}", self.root))
         return bool(what)
+
+    def may_do(self, value: Value) -> bool:
+        """Whether a call of it may do what is required."""
+        return self.wanted.is_met(value, self)
+
+    def suspected(self, node: ast.AST, states: list[State], frame: Frame) -> list[State]:
+        """In code that may do what is required, nobody knows how."""
+        reason = self.suspects.get(id(node))
+        return states if reason is None else [state.missed(frame.place(node), reason) for state in states]
 
     def joined(self, state: State, place: Place) -> None:
         """Something unknown is waited for."""
@@ -433,39 +476,6 @@ def _is_async_lock(module: Module, locks: dict[Parts, str]) -> bool:
         if path[-1] in module.identifiers and "asyncio" in module.identifiers
         for line in module.lines
     )
-
-
-def _says(node: ast.AST, names: set[str]) -> bool:
-    return (isinstance(node, ast.Name) and node.id in names) or (isinstance(node, ast.Attribute) and node.attr in names)
-
-
-def _assigns(unit: Unit, name: str) -> bool:
-    # Most units only read it: the text tells so in a hundredth of the time.
-    if not re.search(rf"\.{name}\s*(?:=(?!=)|[,:)\]+*/|&^%@<>-]|in\b|\n)", unit.text + "\n"):
-        return False
-    return any(
-        isinstance(node, ast.Attribute) and node.attr == name and not isinstance(node.ctx, ast.Load)
-        for node in ast.walk(unit.node)
-    )
-
-
-def scope_names(node: ast.AST) -> tuple[frozenset[str], frozenset[str]]:
-    """The local names of a function, and those that it declares nonlocal or global."""
-    found: set[str] = set()
-    outer: set[str] = set()
-    if isinstance(node, Function | ast.Lambda):
-        arguments = node.args
-        every = (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs)
-        found.update(each.arg for each in every)
-        found.update(each.arg for each in (arguments.vararg, arguments.kwarg) if each)
-    for each in own_nodes(node):
-        if isinstance(each, ast.Name) and not isinstance(each.ctx, ast.Load):
-            found.add(each.id)
-        elif isinstance(each, Function | ast.ClassDef | ast.ExceptHandler | ast.MatchAs | ast.MatchStar):
-            found.update([each.name] if each.name else [])
-        elif isinstance(each, ast.Nonlocal | ast.Global):
-            outer.update(each.names)
-    return frozenset(found - outer), frozenset(outer)
 
 
 def builtin(name: str) -> Path:

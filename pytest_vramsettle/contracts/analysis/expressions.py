@@ -29,6 +29,9 @@ from pytest_vramsettle.contracts.analysis.values import (
 )
 from pytest_vramsettle.contracts.source import dotted
 
+MOST_SHOWN = 4
+"""Of a display that is looped over: what more rounds meet, these meet too."""
+
 
 def evaluate(node: ast.expr, state: State, frame: Frame) -> Ways:
     """The states after it, each with its value. Where it raises goes to the frame's sink."""
@@ -73,6 +76,15 @@ def evaluate_all(nodes: Sequence[ast.expr], state: State, frame: Frame) -> list[
     for node in nodes:
         ways = [(after, (*values, value)) for before, values in ways for after, value in evaluate(node, before, frame)]
     return ways
+
+
+def iterated(node: ast.expr, state: State, frame: Frame) -> Ways:
+    """What a loop runs over. A display is so many items, whether they matter or not."""
+    display = lookup.display(node, frame)
+    if display is None or frame.slice.is_hot(display):
+        return evaluate(node, state, frame)
+    items = [Const(each.value) if isinstance(each, ast.Constant) else UNKNOWN for each in display.elts]
+    return [(after, Seq(tuple(items[:MOST_SHOWN]))) for after, _ in evaluate(node, state, frame)]
 
 
 def branch(test: ast.expr, state: State, frame: Frame) -> tuple[list[State], list[State]]:
@@ -300,7 +312,7 @@ def _compared(operator: ast.cmpop, left: Value, right: Value) -> bool | None:
     same: bool | None = None
     if isinstance(left, Const | Answer) and isinstance(right, Const | Answer):
         same = left.value == right.value
-    elif right == NONE and isinstance(left, Func | Seq | Deferred):
+    elif right == NONE and (isinstance(left, Func | Seq | Deferred) or (isinstance(left, Result) and left.caught)):
         same = False
     elif right == NONE and isinstance(left, Lock) and not left.key:
         return None
@@ -435,4 +447,4 @@ _HANDLERS: dict[type[ast.expr], Handler] = {
     ast.GeneratorExp: _generator,
 }
 
-__all__ = ["branch", "evaluate", "evaluate_all"]
+__all__ = ["branch", "evaluate", "evaluate_all", "iterated"]

@@ -39,6 +39,20 @@ class Index:
             if isinstance(node, ast.If | ast.While | ast.IfExp | ast.BoolOp):
                 self.tests.append((node, _words_of(node.values[0] if isinstance(node, ast.BoolOp) else node.test)))
 
+        self._add_flags()
+
+    def _add_flags(self) -> None:
+        """What a hot `try` or `if` assigns to a variable that is tested: later branches depend on it."""
+        tested = frozenset(word for _, words in self.tests for word in words)
+        for number, node in enumerate(self.nodes):
+            if not isinstance(node, ast.Assign) or not _is_flag(node.value):
+                continue
+            names = [each.id for each in node.targets if isinstance(each, ast.Name) and each.id in tested]
+            while names and number >= 0:
+                if isinstance(self.nodes[number], ast.Try | ast.If):
+                    self._gives.setdefault(number, []).extend(names)
+                number = self._parents[number]
+
     def _collect(self, unit: Unit) -> None:
         waiting: list[tuple[ast.AST, int]] = [(unit.node, -1)]
         while waiting:
@@ -74,6 +88,10 @@ class Index:
         hot.clear()
         hot.update(id(self.nodes[number]) for number in found)
         return added
+
+
+def _is_flag(value: ast.expr) -> bool:
+    return isinstance(value, ast.Name) or (isinstance(value, ast.Constant) and value.value in (True, False, None))
 
 
 def _said(node: ast.AST) -> Iterator[str]:

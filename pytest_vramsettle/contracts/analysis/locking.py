@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import ast
+from dataclasses import replace
 
 from pytest_vramsettle.contracts.analysis import lookup
-from pytest_vramsettle.contracts.analysis.engine import Frame, Keywords, Ways
+from pytest_vramsettle.contracts.analysis.engine import Frame, Keywords, Run, Ways
 from pytest_vramsettle.contracts.analysis.state import State
 from pytest_vramsettle.contracts.analysis.values import (
     FALSE,
@@ -19,6 +20,7 @@ from pytest_vramsettle.contracts.analysis.values import (
     Seq,
     Value,
 )
+from pytest_vramsettle.contracts.source import dotted
 
 _TAKES = frozenset({"acquire", "__enter__", "__aenter__", "acquire_lock"})
 _LETS_GO = frozenset({"release", "__exit__", "__aexit__", "release_lock"})
@@ -30,7 +32,31 @@ _HARMLESS = frozenset({"notify", "notify_all", "clear", "update", "keys", "__len
 def lock_call(
     method: LockMethod, args: tuple[Value, ...], keywords: Keywords, state: State, frame: Frame, node: ast.AST
 ) -> Ways:
-    """`lock.acquire(...)` and its like. A dict of locks is treated as the lock whose elements are taken."""
+    """`lock.acquire(...)` and its like, which may be the very call that a contract is about."""
+    run, place = frame.run, frame.place(node)
+    roles = [role for role in run.rule.patterns if _is_meant(role, method.name, run, node)]
+    for role in roles:
+        # A Condition lets go of its lock while it waits.
+        held = tuple(each for each in state.held if method.name not in _WAITS or each.lock.name != method.lock.name)
+        reached = run.rule.reach(run, role, replace(state, held=held), place, frame.chain)
+        state = replace(reached, held=state.held)
+    ways = _lock_call(method, args, keywords, state, frame, node)
+    for role in roles:
+        ways = [way for after, value in ways for way in run.rule.done(run, role, after, place, value)]
+    return ways
+
+
+def _is_meant(role: str, name: str, run: Run, node: ast.AST) -> bool:
+    """`at='not_full.wait'`, where `not_full` is the lock too: it has to be called by that name."""
+    parts = run.rule.patterns[role].parts
+    said = dotted(node.func) if isinstance(node, ast.Call) else ()
+    return len(parts) > 1 and parts[-1] == name and said[-2:] == parts[-2:]
+
+
+def _lock_call(
+    method: LockMethod, args: tuple[Value, ...], keywords: Keywords, state: State, frame: Frame, node: ast.AST
+) -> Ways:
+    """A dict of locks is treated as the lock whose elements are taken."""
     lock, name, run = method.lock, method.name, frame.run
     if name in _TAKES:
         return _take(lock, args, keywords, state, frame, node)

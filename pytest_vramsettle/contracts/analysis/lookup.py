@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import ast
 import builtins
+import re
 from dataclasses import replace
 
 from pytest_vramsettle.contracts.analysis import functions
 from pytest_vramsettle.contracts.analysis.engine import Frame, Run, Ways, builtin
+from pytest_vramsettle.contracts.analysis.properties import PROPERTIES, raises
 from pytest_vramsettle.contracts.analysis.state import State
 from pytest_vramsettle.contracts.analysis.values import (
     EXT,
@@ -32,7 +34,6 @@ from pytest_vramsettle.contracts.names.aliases import FOREIGN
 from pytest_vramsettle.contracts.source import ClassInfo, Function, Module, Parts, Unit, dotted
 
 WRAPPED = frozenset({"contextmanager", "asynccontextmanager"})
-PROPERTIES = frozenset({"property", "cached_property", "functools.cached_property", "abstractproperty"})
 CACHES = frozenset({"lru_cache", "cache"})
 TRANSPARENT = frozenset(
     {"staticmethod", "classmethod", "abstractmethod", "override", "overload", "final", "wraps", "lru_cache", "cache"}
@@ -214,6 +215,9 @@ def _member(unit: Unit, owner: Obj, state: State, frame: Frame, node: ast.AST) -
     if has_decorator(unit, PROPERTIES):
         if unit not in frame.run.relevance.units:
             frame.run.skip(unit, node)
+            if raises(unit):
+                frame.raises(state, node)
+                state = state.age(frame.run.lasting)
             return [(state, Path(owner, (unit.name,)))]
         ways = functions.invoke(Func(unit, function.node, (owner,)), (), (), state, frame, node)
         if has_decorator(unit, frozenset({"cached_property"})):
@@ -246,6 +250,22 @@ def _of_class(owner: ClassVal, name: str, state: State, frame: Frame, node: ast.
     return [(state, ClassVal(inner) if inner is not None else Path(EXT, (owner.cls.name, name)))]
 
 
+def display(node: ast.expr, frame: Frame) -> ast.Tuple | ast.List | ast.Set | None:
+    """The display that is looped over, in place or as a tuple at the top of the module; None without items."""
+    if isinstance(node, ast.Name) and node.id not in frame.locals and not frame.closure:
+        body = frame.unit.module.tree.body
+        assigned = [each for each in body if isinstance(each, ast.Assign) and dotted(each.targets[0]) == (node.id,)]
+        constant = re.compile(rf"\b{node.id}\b\s*(\.|\[|[-+|&]?=(?!=)|,[^()\n]*=(?!=))")
+        if len(assigned) != 1 or len(constant.findall(frame.unit.module.text)) != 1:
+            return None
+        node = assigned[0].value
+        if not all(isinstance(each, ast.Constant) for each in getattr(node, "elts", ())):
+            return None  # what is in it is found by its name
+    if not isinstance(node, ast.Tuple | ast.List | ast.Set) or not node.elts:
+        return None
+    return None if any(isinstance(each, ast.Starred) for each in node.elts) else node
+
+
 def element(owner: Value, key: Value, frame: Frame, node: ast.AST) -> list[Value]:
     """`owner[key]`."""
     if isinstance(owner, Lock):
@@ -275,4 +295,4 @@ def _key_text(key: Value) -> str:
     return "?" if not isinstance(key, Path) else ".".join(key.attrs)
 
 
-__all__ = ["attribute", "element", "function_value", "global_name", "look_up"]
+__all__ = ["PROPERTIES", "attribute", "display", "element", "function_value", "global_name", "look_up"]

@@ -62,7 +62,7 @@ def while_loop(node: ast.While, states: list[State], frame: Frame) -> list[State
 def for_loop(node: ast.For | ast.AsyncFor, states: list[State], frame: Frame) -> list[State]:
     ended: list[State] = []
     for state in states:
-        for after, value in expressions.evaluate(node.iter, state, frame):
+        for after, value in expressions.iterated(node.iter, state, frame):
             if isinstance(value, Seq) and value.keys is None and len(value.items) <= MOST_ITEMS:
                 ended += _unrolled(node, after, value.items, frame)
             elif isinstance(value, Deferred) and value.kind == "generator":

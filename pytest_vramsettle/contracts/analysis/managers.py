@@ -46,6 +46,7 @@ def _item(node: ast.With | ast.AsyncWith, index: int, states: list[State], frame
         return statements.block(node.body, states, frame)
     item = node.items[index]
     frame.run.enter(item, states, frame, whole=True)
+    states = frame.run.suspected(item, states, frame)
     grouped: dict[Value, list[State]] = {}
     for state in states:
         for after, value in entered(item.context_expr, state, frame):
@@ -247,7 +248,9 @@ def stack_call(
     first = args[0] if args else UNKNOWN
     if name in ("enter_context", "enter_async_context"):
         return _enter_on(first, items, slot, state, frame, node)
-    if name in ("callback", "push_async_callback"):
+    if name == "push_async_callback":
+        return [(state.put(slot, Seq((*items, Deferred("awaited", first, args[1:], keywords)))), first)]
+    if name == "callback":
         return [(state.put(slot, Seq((*items, Partial(first, args[1:], keywords)))), first)]
     if name in ("push", "push_async_exit"):
         return [(state.put(slot, Seq((*items, first))), first)]
@@ -258,7 +261,10 @@ def stack_call(
     if name in ("close", "aclose", "shutdown"):
         return [(after, UNKNOWN) for after, _ in _unwind(stack, state, frame, node)]
     if name == "map" and args:
-        mapped = Deferred("map", first, (UNKNOWN,))
+        over = args[1] if len(args) == 2 else UNKNOWN
+        for value in args[1:]:
+            frame.run.escape(value, frame.place(node), "is handed on by map() in a way that is not followed")
+        mapped = Deferred("map", first, over.items if isinstance(over, Seq) and over.keys is None else (UNKNOWN,))
         return [(state.put(slot, Seq((*items, mapped))), mapped)]
     if name == "pop_all":
         other = Stack(stack.kind, f"{stack.site}+")
@@ -331,6 +337,8 @@ def _may_swallow(item: Value, frame: Frame) -> bool:
         function = _method(function, "exit", frame) or UNKNOWN
     if not isinstance(function, Func):
         return False
+    if isinstance(function.node, ast.Lambda):
+        return not _is_false(function.node.body)
     if isinstance(item, Deferred):
         return any(
             isinstance(each, ast.ExceptHandler) or (isinstance(each, ast.Name | ast.Attribute) and _is_suppress(each))
@@ -363,7 +371,7 @@ def _unwind_item(item: Value, state: State, frame: Frame, node: ast.AST) -> list
         leave = _method(item, "exit", frame)
         if leave is not None:
             return [after for after, _ in functions.invoke(leave, (NONE, NONE, NONE), (), state, frame, node)]
-    if isinstance(item, Deferred) and item.kind in ("future", "map"):
+    if isinstance(item, Deferred) and item.kind in ("future", "map", "awaited"):
         return [after for after, _ in calls.run_deferred(item, state, frame, node)]
     if isinstance(item, Deferred):
         run.escape(item.callee, frame.place(node), "goes on after its yield, when the stack is left: not followed")

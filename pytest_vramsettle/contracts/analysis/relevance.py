@@ -27,6 +27,7 @@ COMMON = frozenset(
 IMPLICIT = frozenset(
     {"__init__", "__enter__", "__exit__", "__aenter__", "__aexit__", "__call__", "__iter__", "__next__"}
 )
+_BY_TEXT = ("getattr", "attrgetter", "methodcaller", "hasattr")
 _CLOCKS = frozenset({"monotonic", "monotonic_ns", "perf_counter", "perf_counter_ns"})
 _QUIET_NAMES = _CLOCKS | frozenset(
     {
@@ -96,6 +97,8 @@ class Relevance:
         if prefix == ".":
             # An object of unknown type has a common method of its own; one of a known type is named where it is used.
             return name not in COMMON or (name in self.seeds and self._home in unit.module.identifiers)
+        if prefix in ('"', "'") and owner is not None and any(word in unit.text for word in _BY_TEXT):
+            return self._related(unit.cls, owner)
         # A class body names its own methods: `settled = property(_get)`.
         return owner is None or (unit.name == BODY and unit.cls is not None and self._related(unit.cls, owner))
 
@@ -134,10 +137,11 @@ class Summary:
 
 
 class Slice:
-    """The hot nodes of one unit, for a set of names."""
+    """The hot nodes of one unit, for a set of names. `raising`: the properties of `self` that may raise."""
 
-    def __init__(self, unit: Unit, names: Iterable[str]) -> None:
+    def __init__(self, unit: Unit, names: Iterable[str], raising: frozenset[str] = frozenset()) -> None:
         self.unit = unit
+        self.raising = raising
         self.names = set(names)
         self.hot: set[int] = set()
         self._summaries: dict[int, Summary | None] = {}
@@ -172,10 +176,8 @@ class Slice:
         if known is None:
             nodes = [node, *own_nodes(node)]
             known = self._expressions[id(node)] = (
-                any(may_raise(each) for each in nodes),
-                any(
-                    (isinstance(each, ast.Call) and not is_quiet(each)) or isinstance(each, ast.Await) for each in nodes
-                ),
+                any(may_raise(each) or self.runs_property(each) for each in nodes),
+                any(_calls(each) or self.runs_property(each) for each in nodes),
                 tuple(each.target.id for each in nodes if isinstance(each, ast.NamedExpr)),
             )
         return known
@@ -184,11 +186,21 @@ class Slice:
         """Of a cold statement; None where it has to be walked through all the same."""
         key = id(node)
         if key not in self._summaries:
-            self._summaries[key] = summarise(node)
+            self._summaries[key] = summarise(node, self.runs_property)
         return self._summaries[key]
 
+    def runs_property(self, node: ast.AST) -> bool:
+        """Whether it looks at a property of `self` that may raise: that is a call like any other."""
+        return (
+            isinstance(node, ast.Attribute)
+            and node.attr in self.raising
+            and isinstance(node.ctx, ast.Load)
+            and isinstance(node.value, ast.Name)
+            and node.value.id == "self"
+        )
 
-def summarise(node: ast.stmt) -> Summary | None:
+
+def summarise(node: ast.stmt, runs: Callable[[ast.AST], bool] = lambda node: False) -> Summary | None:
     """None where exceptions are caught or raised in it, or managers entered."""
     if isinstance(node, ast.Try | ast.TryStar | ast.With | ast.AsyncWith | ast.Raise):
         return None
@@ -199,7 +211,7 @@ def summarise(node: ast.stmt) -> Summary | None:
     if isinstance(node, Function | ast.ClassDef):
         variables.add(node.name)
     return Summary(
-        raises=any(may_raise(each) for each in nodes),
+        raises=any(may_raise(each) or runs(each) for each in nodes),
         returns=any(isinstance(each, ast.Return) for each in nodes),
         breaks=isinstance(node, ast.Break) or _leaves(node, ast.Break),
         continues=isinstance(node, ast.Continue) or _leaves(node, ast.Continue),
@@ -208,8 +220,12 @@ def summarise(node: ast.stmt) -> Summary | None:
         attributes=frozenset(
             each.attr for each in nodes if isinstance(each, ast.Attribute) and not isinstance(each.ctx, ast.Load)
         ),
-        calls=any((isinstance(each, ast.Call) and not is_quiet(each)) or isinstance(each, ast.Await) for each in nodes),
+        calls=any(_calls(each) or runs(each) for each in nodes),
     )
+
+
+def _calls(node: ast.AST) -> bool:
+    return (isinstance(node, ast.Call) and not is_quiet(node)) or isinstance(node, ast.Await)
 
 
 def _leaves(node: ast.AST, kind: type[ast.stmt]) -> bool:

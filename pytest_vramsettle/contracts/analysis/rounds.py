@@ -38,6 +38,22 @@ def analyse(scope: Scope, rule: Watching, locks: dict[Parts, str], names: set[st
     return run
 
 
+def again(run: Run, rule: Watching, within: Unit | None, suspects: dict[int, str]) -> None:
+    """One more round, in which these places may do what the contract requires."""
+    run.suspects.update(suspects)
+    rule.reset()
+    run.forget()
+    run.all_steps = 0
+    run.spent.clear()
+    _one_round(run, rule, within)
+
+
+def unseen(run: Run, names: set[str]) -> Iterator[Place]:
+    """Names in what was walked through, of which nothing was made."""
+    for unit in run.walked | run.inlined:
+        yield from _unseen(run, unit, names)
+
+
 def _one_round(run: Run, rule: Watching, within: Unit | None) -> None:
     units = list(run.relevance.units)
     for unit in units:
@@ -194,9 +210,7 @@ def doubts(run: Run, rule: Watching, names: set[str], within: Unit | None) -> li
         if unit.name.startswith("__") and unit.name.endswith("__") and unit.name not in FOLLOWED:
             reason = "it reaches what the contract watches, and operators may run it, which is not followed"
             found.append(unclear(Place.of(unit, unit.node), reason))
-    for unit in run.walked | run.inlined:
-        found += [unclear(place, "this mention is not understood") for place in _unseen(run, unit, names)]
-    return found
+    return [*found, *(unclear(place, "this mention is not understood") for place in unseen(run, names))]
 
 
 def _may_end_anywhere(run: Run, unit: Unit) -> bool:

@@ -112,11 +112,12 @@ class PrecedeRule(Watching):
     """`first` happens before `then` on every path, since the last `reset`."""
 
     start: Hashable = ("no", None)
+    required = ("first",)
 
     def reach(self, run: Run, role: str, state: State, place: Place, chain: tuple[Place, ...]) -> State:
         self.seen.add(role)
         if role == "reset":
-            return state.mark(("no", place))
+            return state.asked_anew().mark(("no", place))
         if role == "then":
             happened, since = state.marks
             if happened == "no":
@@ -143,6 +144,7 @@ class FollowRule(Watching):
     start: Hashable = ("no", None, False, None)
     every_exit: bool = True
     only_if: bool = False
+    required = ("stamp", "kill")
 
     def is_late(self, state: State) -> bool:
         return bool(state.marks[0] != "no")
@@ -160,7 +162,7 @@ class FollowRule(Watching):
     def done(self, run: Run, role: str, state: State, place: Place, value: Value) -> list[tuple[State, Value]]:
         killed, where, _, stamp = state.marks
         if role == "kill":
-            return [(state.mark(("yes", place, False, stamp)), value)]
+            return [(state.asked_anew().mark(("yes", place, False, stamp)), value)]
         # A `recording` stamps a death and nothing else: one without a kill stamps nothing.
         recording = self.patterns["stamp"].kind == "recording"
         return [(state.mark((killed, where, True, None if recording else place)), value)]
@@ -202,10 +204,11 @@ class RecheckRule(Watching):
     lock: str = ""
     proceed_if: bool = False
     still_held: bool = True
+    required = ("check",)
 
     def acquired(self, run: Run, lock: Lock, state: State, place: Place) -> State:
         self.seen.add("lock")
-        return state.mark((place, None, None))
+        return state.asked_anew().mark((place, None, None))
 
     def touched(self, role: str, state: State, place: Place) -> State:
         taken, answer, _ = state.marks

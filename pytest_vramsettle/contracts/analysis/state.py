@@ -59,10 +59,14 @@ class Fact:
 
 @dataclass(frozen=True, slots=True)
 class Doubt:
-    """Why a path may be one that cannot happen, or something on it was not understood."""
+    """Why a path may be one that cannot happen, or something on it was not understood.
+
+    `missed`: what the contract asks for may have happened here; what asks for it anew makes no difference any more.
+    """
 
     place: Place
     reason: str
+    missed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +148,15 @@ class State:
         return self if marks == self.marks else replace(self, marks=marks)
 
     def doubted(self, place: Place, reason: str) -> State:
-        return self if self.doubt else replace(self, doubt=Doubt(place, reason))
+        return self if self.doubt and not self.doubt.missed else replace(self, doubt=Doubt(place, reason))
+
+    def missed(self, place: Place, reason: str) -> State:
+        """What the contract asks for may happen here, unseen."""
+        return self if self.doubt else replace(self, doubt=Doubt(place, reason, missed=True))
+
+    def asked_anew(self) -> State:
+        """It has to happen after this, whatever happened before."""
+        return replace(self, doubt=None) if self.doubt and self.doubt.missed else self
 
     def step(self, place: Place, taken: bool) -> State:
         return replace(self, trail=Step(self.trail, place, taken))

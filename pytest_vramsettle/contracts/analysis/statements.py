@@ -36,7 +36,7 @@ def block(body: Sequence[ast.stmt], states: list[State], frame: Frame) -> list[S
             break
         frame.run.step(frame, node, len(states))
         frame.run.enter(node, states, frame, whole=_is_whole(node, frame))
-        states = merge(execute(node, states, frame))
+        states = merge(execute(node, frame.run.suspected(node, states, frame), frame))
     return states
 
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pytest_vramsettle.contracts.analysis import expressions, statements
 from pytest_vramsettle.contracts.analysis.engine import Exit, Frame
 from pytest_vramsettle.contracts.analysis.state import State, merge
-from pytest_vramsettle.contracts.analysis.values import UNKNOWN, ClassVal, Obj, Path, Result, Value
+from pytest_vramsettle.contracts.analysis.values import EXT, UNKNOWN, ClassVal, Obj, Path, Result, Value
 from pytest_vramsettle.contracts.source import dotted
 
 _OUTSIDE = frozenset({"KeyboardInterrupt", "SystemExit", "GeneratorExit", "CancelledError", "BaseException"})
@@ -112,9 +112,13 @@ def _handled(node: ast.Try | ast.TryStar, egress: Exit, frame: Frame) -> tuple[l
             continue
         frame.handling.append(egress.error or (types[0] if len(types) == 1 else ""))
         state = egress.state.step(frame.place(handler), True)
+        slot = (frame.number, handler.name or "")
         if handler.name:
-            state = state.put((frame.number, handler.name), UNKNOWN)
-        ended += statements.block(handler.body, [state], frame)
+            known = handler.name in frame.slice.names
+            error = Path(EXT, (egress.error or (types[0] if len(types) == 1 else ""),))
+            state = state.put(slot, Result(error, caught=True) if known else UNKNOWN)
+        after = statements.block(handler.body, [state], frame)
+        ended += [each.put(slot, UNKNOWN) for each in after] if handler.name else after
         frame.handling.pop()
         if answer is True:
             if egress.error or not types or "BaseException" in types:

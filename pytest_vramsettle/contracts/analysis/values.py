@@ -66,10 +66,14 @@ class Path:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What a call of an outside function returned; `late` where the kill had happened by then."""
+    """What a call of an outside function returned; `late` where the kill had happened by then.
+
+    `caught`: an exception in its handler, which is never None.
+    """
 
     path: Path
     late: bool = False
+    caught: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,6 +239,25 @@ def own_nodes(node: ast.AST) -> Iterator[ast.AST]:
             waiting.extend(ast.iter_child_nodes(item))
 
 
+def scope_names(node: ast.AST) -> tuple[frozenset[str], frozenset[str]]:
+    """The local names of a function, and those that it declares nonlocal or global."""
+    found: set[str] = set()
+    outer: set[str] = set()
+    if isinstance(node, Function | ast.Lambda):
+        arguments = node.args
+        every = (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs)
+        found.update(each.arg for each in every)
+        found.update(each.arg for each in (arguments.vararg, arguments.kwarg) if each)
+    for each in own_nodes(node):
+        if isinstance(each, ast.Name) and not isinstance(each.ctx, ast.Load):
+            found.add(each.id)
+        elif isinstance(each, Function | ast.ClassDef | ast.ExceptHandler | ast.MatchAs | ast.MatchStar):
+            found.update([each.name] if each.name else [])
+        elif isinstance(each, ast.Nonlocal | ast.Global):
+            outer.update(each.names)
+    return frozenset(found - outer), frozenset(outer)
+
+
 def parts_of(value: Value) -> Iterator[Value]:
     """The value and all that it holds."""
     yield value
@@ -262,6 +285,8 @@ def truth(value: Value) -> bool | None:
         return value.value
     if isinstance(value, Seq):
         return bool(value.items)
+    if isinstance(value, Result) and value.caught:
+        return True
     if isinstance(value, Unknown | Path | Result | Obj | Lock):
         return None  # of a project's object `__bool__` decides; a lock may be None
     return True

@@ -101,7 +101,11 @@ class _Assigned:
 
     def _of_source(self, source: ast.expr) -> Iterator[Parts]:
         path = self._path(source)
-        if path is not None:
+        if isinstance(source, ast.Subscript):
+            container = self._path(source.value)
+            if container is not None:
+                yield (FOREIGN, container[-1])  # any of the locks in it may be this one
+        elif path is not None:
             yield path
             if len(path) > 1 and self.unit.cls is not None:
                 yield path[:-1]  # `condition._lock`: the condition is that lock
@@ -159,7 +163,7 @@ def _pairs(node: ast.AST) -> Iterator[tuple[list[ast.expr], ast.expr]]:
 
 def _sources(value: ast.expr) -> Iterator[ast.expr]:
     """What it may be the same lock as."""
-    if isinstance(value, ast.Name | ast.Attribute):
+    if isinstance(value, ast.Name | ast.Attribute | ast.Subscript):
         yield value
     elif isinstance(value, ast.BoolOp):
         yield from (source for each in value.values for source in _sources(each))

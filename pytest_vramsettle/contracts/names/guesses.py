@@ -44,9 +44,12 @@ class Guesses:
         self._targets: dict[Unit, dict[Parts, list[ast.expr]]] = {}
 
     def relatives(self, cls: ClassInfo) -> list[ClassInfo]:
-        """Its bases and, of the class that the contract is about, its subclasses: `self` may be one of these."""
-        found = self.run.mro(cls)
-        return [*found, *(each for each in self.run.scope.family() if cls in self.run.mro(each) and each not in found)]
+        """Its bases, its subclasses as far as they are the contract's class or that one's, and the bases of those."""
+        found = dict.fromkeys(self.run.mro(cls))
+        for each in self.run.scope.family():
+            if cls in self.run.mro(each):
+                found |= dict.fromkeys([each, *self.run.mro(each)])
+        return list(found)
 
     def of(self, node: ast.expr, unit: Unit, depth: int = 0) -> Guess:
         if depth > _DEEPEST:
@@ -165,6 +168,8 @@ class Guesses:
             return found
         base = node.func.value if isinstance(node.func, ast.Attribute) else None
         owner = self.of(base, unit, depth + 1) if base is not None else ANY
+        if parts[-1:] in (("import_module",), ("__import__",)):
+            return ANY
         if owner == OUTSIDE:
             return OUTSIDE
         found = Guess(unknown=owner.unknown or bool(owner.classes) or not parts)

@@ -8,7 +8,8 @@ a mention of what is watched, the contract is not kept: it cannot be told.
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+import re
+from collections.abc import Collection, Iterator
 
 from pytest_vramsettle.contracts.analysis import lookup
 from pytest_vramsettle.contracts.analysis.engine import Run
@@ -19,7 +20,7 @@ from pytest_vramsettle.contracts.analysis.values import ClassVal, Func
 from pytest_vramsettle.contracts.names.guesses import ANY, Guess, Guesses
 from pytest_vramsettle.contracts.names.uses import Use, uses
 from pytest_vramsettle.contracts.patterns import Pattern
-from pytest_vramsettle.contracts.source import ClassInfo, Function, Unit, dotted
+from pytest_vramsettle.contracts.source import ClassInfo, Function, Module, Unit, dotted
 
 _ENTERED = ("__enter__", "__exit__", "__aenter__", "__aexit__")
 _GOALS = {"at", "then", "reset", "kill", "stamp"}
@@ -29,17 +30,39 @@ _ON_TYPES = frozenset({"property", "cached_property"})
 
 def unaccounted(run: Run) -> list[Finding]:
     """At most one, for the first way that was found."""
-    backstop = _Backstop(run)
+    backstop = Backstop(run)
     for finding in (*backstop.of_classes(), *backstop.of_regions()):
         return [finding]
     return []
 
 
-class _Backstop:
-    def __init__(self, run: Run) -> None:
+def mentioned(run: Run, role: str) -> list[Finding]:
+    """Where a call that was never reached is named all the same, or may be by code that is made at run time."""
+    backstop = Backstop(run, {role})
+    last = run.rule.patterns[role].parts[-1]
+    for unit in run.targets.units:
+        for node in unit.nodes if isinstance(unit.node, Function) else ():
+            text = isinstance(node, ast.Constant) and isinstance(node.value, str) and re.findall(r"\w+", node.value)
+            if (text and last in text and not _is_docstring(unit, node)) or _is_meant(node, backstop.patterns[0]):
+                return [unclear(Place.of(unit, node), f"what becomes of this mention of {last!r} is not followed")]
+    for unit in run.walked:
+        for use in uses([unit.node], set()):
+            for finding in backstop.dynamic(use, unit, Place.of(unit, use.node)):
+                return [finding]
+    return []
+
+
+def _is_docstring(unit: Unit, node: ast.AST) -> bool:
+    return any(isinstance(each, ast.Expr) and each.value is node for each in unit.nodes)
+
+
+class Backstop:
+    """`roles` are those that names may lead to."""
+
+    def __init__(self, run: Run, roles: Collection[str] = _GOALS) -> None:
         self.run = run
         self.guesses = Guesses(run)
-        self.patterns = [pattern for role, pattern in run.rule.patterns.items() if role in _GOALS]
+        self.patterns = [pattern for role, pattern in run.rule.patterns.items() if role in roles]
         self.writes = any(not pattern.is_call for pattern in self.patterns)
         self._mentions: dict[Unit, ast.AST | None] = {}
         self._named: dict[str, list[ClassInfo]] = {}
@@ -63,18 +86,18 @@ class _Backstop:
         for region in list(self.run.regions.values()):
             for use in uses(region.parts(), self.run.lambdas):
                 place = Place.of(region.unit, use.node)
-                yield from self._dynamic(use, region.unit, place)
-                for unit in self._of_use(use, region.unit):
+                yield from self.dynamic(use, region.unit, place)
+                for unit in self.of_use(use, region.unit):
                     if unit not in reached:
                         reached.add(unit)
                         waiting.append((unit, place))
         for unit, place in waiting:  # it grows
-            mention = self._mention(unit)
+            mention = self.mention(unit)
             if mention is not None:
                 yield self._leads(place, unit, mention)
             for use in uses(ast.iter_child_nodes(unit.node), set()):
-                yield from self._dynamic(use, unit, Place.of(unit, use.node))
-                fresh = [each for each in self._by_name(use, unit) if each not in reached]
+                yield from self.dynamic(use, unit, Place.of(unit, use.node))
+                fresh = [each for each in self.by_name(use, unit) if each not in reached]
                 reached.update(fresh)
                 waiting += [(each, place) for each in fresh]
 
@@ -83,7 +106,9 @@ class _Backstop:
         reason = f"by its name this may lead to {unit.qualified}, and so to {names}: what it is here is not known"
         return Finding(reason, (("here", place), ("there", Place.of(unit, mention))), doubt=Doubt(place, reason))
 
-    def _dynamic(self, use: Use, unit: Unit, place: Place) -> Iterator[Finding]:
+    def dynamic(self, use: Use, unit: Unit, place: Place) -> Iterator[Finding]:
+        if use.kind == "call" and use.name in ("import_module", "__import__"):
+            yield from self._imported(use, place)
         if use.kind == "compute" and use.base is None:
             yield unclear(place, f"what {use.name}() runs here is not followed")
         elif use.kind == "compute" and use.base is not None and self._is_ours(use.base, unit):
@@ -97,17 +122,25 @@ class _Backstop:
             if given and not constant and self._is_ours(given[0], unit):
                 yield unclear(place, f"attributes are reached through {use.name}() here, which is not followed")
 
+    def _imported(self, use: Use, place: Place) -> Iterator[Finding]:
+        """A module of the project that no import statement brings in."""
+        given = use.node.args[:1] if isinstance(use.node, ast.Call) else []
+        name = given[0].value if given and isinstance(given[0], ast.Constant) else None
+        module = self.run.project.follow(name) if isinstance(name, str) else None
+        if module is not None and any(pattern.parts[-1] in module.identifiers for pattern in self.patterns):
+            yield unclear(place, f"what is done with the module {name!r} that is imported here is not followed")
+
     def _is_ours(self, node: ast.expr, unit: Unit) -> bool:
         return any(self.run.is_family(cls) for cls in self.guesses.of(node, unit).classes)
 
-    def _of_use(self, use: Use, unit: Unit) -> Iterator[Unit]:
+    def of_use(self, use: Use, unit: Unit) -> Iterator[Unit]:
         """Of code that was walked through: what the analysis knew of it comes first."""
         run, key = self.run, id(use.node)
         yield from run.skipped.get(key, ())
         if use.kind in ("store", "compute") or key not in run.known or key in run.unknown:
-            yield from self._by_name(use, unit)
+            yield from self.by_name(use, unit)
 
-    def _by_name(self, use: Use, unit: Unit) -> Iterator[Unit]:
+    def by_name(self, use: Use, unit: Unit) -> Iterator[Unit]:
         if use.kind == "enter" and use.base is not None:
             guess = self.guesses.of(use.base, unit)
             yield from (each for name in _ENTERED for each in self._methods(guess, name))
@@ -139,6 +172,8 @@ class _Backstop:
             yield from self._of_global(name, module.units[0])
         common = name in COMMON or name == "__call__"
         yield from self._methods(Guess(guess.classes, unknown=guess.unknown and not common), name)
+        if guess.unknown and not common:  # it may be a module
+            yield from (module.functions[name] for module in self._defining(name))
         held = self.guesses.of(ast.Attribute(value=base, attr=name, ctx=ast.Load()), unit)
         yield from self._methods(Guess(held.classes), "__call__")
         if name in ("wait", "wait_for") and (event := dotted(base)):
@@ -174,6 +209,11 @@ class _Backstop:
                     unit for unit in self.run.methods(cls, name) if lookup.has_decorator(unit, lookup.PROPERTIES)
                 )
 
+    def _defining(self, name: str) -> Iterator[Module]:
+        for module in self.run.scope.modules:
+            if name in module.identifiers and f"def {name}(" in module.text and name in module.functions:
+                yield module
+
     def _having(self, name: str) -> list[ClassInfo]:
         if name not in self._named:
             modules = [each for each in self.run.scope.modules if name in each.identifiers and each.units]
@@ -181,7 +221,7 @@ class _Backstop:
             self._named[name] = [cls for cls in classes if name in cls.methods or name in cls.setters]
         return self._named[name]
 
-    def _mention(self, unit: Unit) -> ast.AST | None:
+    def mention(self, unit: Unit) -> ast.AST | None:
         if unit not in self._mentions:
             words = {word for _, word in unit.words}
             wanted = [pattern for pattern in self.patterns if pattern.parts[-1] in words]
@@ -211,4 +251,4 @@ def _is_meant(node: ast.AST, pattern: Pattern) -> bool:
     return last not in COMMON or dotted(node)[-2:-1] == pattern.parts[-2:-1]
 
 
-__all__ = ["unaccounted"]
+__all__ = ["Backstop", "mentioned", "unaccounted"]
