@@ -77,7 +77,7 @@ def _stub(driver: Driver, place: Path, fake: dict[str, str]) -> dict[str, str]:
     driver.nvml.call = record  # type: ignore[method-assign]  # for two runs
     _screen(fake)()
     _refresh(fake)()
-    driver.nvml.call = answer  # type: ignore[method-assign]
+    driver.nvml.call = answer  # type: ignore[method-assign]  # as above
     recorded = place / "answers"
     recorded.write_bytes(
         b"".join(

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import reprlib
 from collections import deque
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, get_args
 
+import msgspec
+
 from fake_gpu.clock import Clock, RealClock, time_stands_still
 from fake_gpu.errors import DriverStateError, InvalidValue
 from fake_gpu.fault import Fault
-from fake_gpu.gpu import Gpu
+from fake_gpu.gpu import Gpu, total_and_reserved
 from fake_gpu.nvml.abi import functions
 from fake_gpu.process import ComputeType
+from fake_gpu.profile import Profile, load_profile
 from fake_gpu.units import Size, parse_size
 
 if TYPE_CHECKING:
@@ -53,6 +57,23 @@ def size(what: str, value: Size) -> int:
     if not 0 < wanted < MEMORY_LIMIT:
         raise InvalidValue(f"{what}={value!r}: a card has more than 0 bytes and less than 1 EiB")
     return wanted
+
+
+def card(
+    profile: str | os.PathLike[str] | Profile | None,
+    name: str | None,
+    memory: Size | None,
+    reserved: Size | None,
+    uuid: str | None,
+) -> tuple[Profile, int, int]:
+    """What `Driver.add_gpu` is given: the card's facts, its total and its reserved bytes. Raises InvalidValue."""
+    facts = profile if isinstance(profile, Profile) else load_profile("generic" if profile is None else profile)
+    if name is not None:
+        facts = msgspec.structs.replace(facts, name=text("name", name, forbidden=","))
+    if uuid is not None:
+        text("uuid", uuid, UUID_LIMIT, forbidden=", ")
+    total = None if memory is None else size("memory", memory)
+    return facts, *total_and_reserved(facts, total, None if reserved is None else parse_size(reserved))
 
 
 def pid(value: object) -> int:

@@ -16,8 +16,6 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 
-import msgspec
-
 from fake_gpu import activation, checks
 from fake_gpu.activation import native
 from fake_gpu.agenda import Agenda
@@ -26,15 +24,15 @@ from fake_gpu.clock import Cancel, Clock
 from fake_gpu.deaths import Deaths
 from fake_gpu.errors import DriverStateError, InvalidValue
 from fake_gpu.fault import Fault, Injection, Injections
-from fake_gpu.gpu import Gpu, Presence, total_and_reserved
+from fake_gpu.gpu import Gpu, Presence
 from fake_gpu.history import History
 from fake_gpu.llama import NAME, LlamaServers, make_shape
 from fake_gpu.nvml.dispatch import Nvml, Session
 from fake_gpu.process import ComputeType, Death, Process, open_pidfd
-from fake_gpu.profile import Profile, load_profile
+from fake_gpu.profile import Profile
 from fake_gpu.puppet import start_puppet
 from fake_gpu.ramp import DEFAULT_RECLAIM, Ramp, checked_ramp
-from fake_gpu.units import Duration, Size, parse_duration, parse_size
+from fake_gpu.units import Duration, Size, parse_duration
 
 FIRST_VIRTUAL_PID = 4_194_305
 """Above any pid_max (4194304): scripts pipe PIDs from nvidia-smi into `kill -9`, and these hit nobody."""
@@ -185,16 +183,7 @@ class Driver:
         `memory` is the total, `reserved` what the driver keeps for itself of it. Raises InvalidValue for an unknown
         profile, a size that is none, a UUID that is taken, a text that does not fit nvidia-smi's output.
         """
-        facts = profile if isinstance(profile, Profile) else load_profile("generic" if profile is None else profile)
-        if name is not None:
-            facts = msgspec.structs.replace(facts, name=checks.text("name", name, forbidden=","))
-        if uuid is not None:
-            checks.text("uuid", uuid, checks.UUID_LIMIT, forbidden=", ")
-        total, kept = total_and_reserved(
-            facts,
-            None if memory is None else checks.size("memory", memory),
-            None if reserved is None else parse_size(reserved),
-        )
+        facts, total, kept = checks.card(profile, name, memory, reserved, uuid)
         now = self.sync()
         with self.lock:
             if uuid is not None and any(gpu.uuid == uuid for gpu in self._order):
