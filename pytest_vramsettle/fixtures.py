@@ -25,6 +25,9 @@ TIMELINE_KEY: pytest.StashKey[Timeline] = pytest.StashKey()
 """What was kept of the fake machine: by a teardown that fails, or by a conformance suite."""
 
 DRIVER_KEY: pytest.StashKey[Driver] = pytest.StashKey()
+ENDED_KEY: pytest.StashKey[tuple[Driver, int]] = pytest.StashKey()
+"""A driver that was torn down, and when: until the teardown's report, for other fixtures may fail yet."""
+
 FOLLOWER_KEY: pytest.StashKey[Follower] = pytest.StashKey()
 
 
@@ -60,6 +63,7 @@ def fake_driver(request: pytest.FixtureRequest) -> Iterator[Driver]:
         request.node.stash[DRIVER_KEY] = driver
         yield driver
         del request.node.stash[DRIVER_KEY]
+        request.node.stash[ENDED_KEY] = (driver, driver.clock.monotonic_ns())
 
 
 @pytest.fixture
