@@ -56,14 +56,17 @@ def fake_driver(request: pytest.FixtureRequest) -> Iterator[Driver]:
     """A fake NVIDIA driver without GPUs, active for the test; on the virtual clock where the test asks for that too."""
     clock = request.getfixturevalue("_virtual_clock") if "_virtual_clock" in request.fixturenames else None
     from fake_gpu import Driver
+    from pytest_vramsettle.deaths import UnseenDeaths
     from pytest_vramsettle.timeline.waits import WaitLog
 
-    with Driver(clock=clock) as driver, WaitLog(driver.clock) as waits:
+    with Driver(clock=clock) as driver, WaitLog(driver.clock, (unseen := UnseenDeaths(driver)).look) as waits:
         request.node.stash[WAITS_KEY] = waits
         request.node.stash[DRIVER_KEY] = driver
         yield driver
         del request.node.stash[DRIVER_KEY]
         request.node.stash[ENDED_KEY] = (driver, driver.clock.monotonic_ns())
+        if FOLLOWER_KEY not in request.node.stash:  # that record is told of deaths
+            unseen.warn(request.node)
 
 
 @pytest.fixture
