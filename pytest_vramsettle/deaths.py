@@ -35,17 +35,20 @@ class UnseenDeaths:
     def __init__(self, driver: Driver) -> None:
         self._driver = driver
         self._unseen = ""
+        self._knew = False
 
     def look(self, wait: Wait) -> None:
         """When a wait has ended: a death may come at the same virtual time, and yet after it."""
-        if wait.outcome == "no_recent_kill" and not self._unseen:
+        if wait.outcome != "no_recent_kill":
+            self._knew = True
+        elif not self._unseen:
             dead = {death.pid for death in self._driver.deaths}
             virtual = [one for one in self._driver.processes if one.kind == "virtual" and one.pid in dead]
             self._unseen = virtual[-1].describe() if virtual else ""
 
     def warn(self, item: pytest.Item) -> None:
-        """Names the cure, where there was one."""
-        if self._unseen:
+        """Names the cure, where no wait of the test knew of a kill; one that did is a sign that the rest is meant."""
+        if self._unseen and not self._knew:
             item.warn(
                 UnseenDeathWarning(
                     f"a settle wait ended with no_recent_kill, though {self._unseen} had died before. That process is "

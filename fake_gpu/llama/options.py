@@ -205,7 +205,7 @@ _FLAGS = (
     *("--no-repack", "--no-host", "--no-prefill-assistant", "--direct-io", "--no-direct-io"),
 )
 
-_READERS = {name: (names[0], read) for names, read in _WITH_VALUE.items() for name in names}
+_READERS = {name: read for names, read in _WITH_VALUE.items() for name in names}
 
 
 def parse(arguments: Sequence[str], program: str, devices: Sequence[Device] = ()) -> Options:
@@ -230,7 +230,7 @@ def parse(arguments: Sequence[str], program: str, devices: Sequence[Device] = ()
         elif name in ("-dev", "--device"):
             read = _devices(len(devices))
         elif name in _READERS:
-            _, read = _READERS[name]
+            read = _READERS[name]
         else:
             raise UsageError(f"error: invalid argument: {argument}\n")
         value = next(rest, None)
