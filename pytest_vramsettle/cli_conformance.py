@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from pytest_vramsettle._visible import visible
 from pytest_vramsettle.cli import INTERRUPTED
 
 
@@ -65,12 +66,12 @@ def conform(
     try:
         judged = judge(asked)
     except ConformanceError as error:
-        print(f"vramsettle conform: {error}", file=sys.stderr)
+        print(visible(f"vramsettle conform: {error}"), file=sys.stderr)
         raise typer.Exit(2) from None
     except KeyboardInterrupt:  # before click takes it for an abort, exit status 1
         raise typer.Exit(INTERRUPTED) from None
     if format_ is Format.JSON:
         print(json.dumps({"kind": judged.kind, "level": judged.level, "verdicts": judged.verdicts}, indent=2))
     else:
-        print(judged.text())
+        print(visible(judged.text()))
     raise typer.Exit(0 if judged.passes else 1)

@@ -25,6 +25,9 @@ TIMELINE_KEY: pytest.StashKey[Timeline] = pytest.StashKey()
 """What was kept of the fake machine: by a teardown that fails, or by a conformance suite."""
 
 DRIVER_KEY: pytest.StashKey[Driver] = pytest.StashKey()
+ENDED_KEY: pytest.StashKey[tuple[Driver, int]] = pytest.StashKey()
+"""A driver that was torn down, and when: until the teardown's report, for other fixtures may fail yet."""
+
 FOLLOWER_KEY: pytest.StashKey[Follower] = pytest.StashKey()
 
 
@@ -53,13 +56,17 @@ def fake_driver(request: pytest.FixtureRequest) -> Iterator[Driver]:
     """A fake NVIDIA driver without GPUs, active for the test; on the virtual clock where the test asks for that too."""
     clock = request.getfixturevalue("_virtual_clock") if "_virtual_clock" in request.fixturenames else None
     from fake_gpu import Driver
+    from pytest_vramsettle.deaths import UnseenDeaths
     from pytest_vramsettle.timeline.waits import WaitLog
 
-    with Driver(clock=clock) as driver, WaitLog(driver.clock) as waits:
+    with Driver(clock=clock) as driver, WaitLog(driver.clock, (unseen := UnseenDeaths(driver)).look) as waits:
         request.node.stash[WAITS_KEY] = waits
         request.node.stash[DRIVER_KEY] = driver
         yield driver
         del request.node.stash[DRIVER_KEY]
+        request.node.stash[ENDED_KEY] = (driver, driver.clock.monotonic_ns())
+        if FOLLOWER_KEY not in request.node.stash:  # that record is told of deaths
+            unseen.warn(request.node)
 
 
 @pytest.fixture

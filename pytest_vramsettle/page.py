@@ -10,9 +10,9 @@ import tempfile
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
 
+from pytest_vramsettle._visible import in_html
 from pytest_vramsettle.timeline.model import Timeline, rows_of
 from pytest_vramsettle.timeline.quantities import seconds, size
 from pytest_vramsettle.timeline.svg import picture, told_of_death, told_of_probe
@@ -87,7 +87,7 @@ def page(entries: Sequence[Entry], omitted: int = 0) -> str:
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>pytest-vramsettle: {failed} failed of {len(entries)}</title>\n<style>{_STYLE}</style></head>\n<body>\n"
-        f'<h1>What the tests did to GPU memory</h1>\n<p class="dim">{escape(told)} Times are those of each test\'s '
+        f'<h1>What the tests did to GPU memory</h1>\n<p class="dim">{in_html(told)} Times are those of each test\'s '
         f"clock, which may be virtual; point at a mark to read what it is.</p>\n{body}\n</body></html>\n"
     )
 
@@ -95,20 +95,21 @@ def page(entries: Sequence[Entry], omitted: int = 0) -> str:
 def _section(entry: Entry) -> str:
     timeline = entry.timeline
     opened = " open" if entry.outcome == "failed" else ""
+    outcome = in_html(entry.outcome)
     parts = [
-        f'<details class="{escape(entry.outcome)}"{opened}><summary><code>{escape(entry.name)}</code> '
-        f'<span class="dim">{escape(entry.outcome)} in {seconds(entry.seconds)}{_last_wait(timeline)}</span></summary>',
+        f'<details class="{outcome}"{opened}><summary><code>{in_html(entry.name)}</code> '
+        f'<span class="dim">{outcome} in {seconds(entry.seconds)}{_last_wait(timeline)}</span></summary>',
         picture(timeline),
         _cards(timeline),
     ]
     if entry.failure:
-        parts.append(f"<pre>{escape(_shortened(entry.failure))}</pre>")
+        parts.append(f"<pre>{in_html(_shortened(entry.failure))}</pre>")
     parts += [_events(timeline), "</details>"]
     return "\n".join(parts)
 
 
 def _last_wait(timeline: Timeline) -> str:
-    return escape(f"; {timeline.waits[-1].decision}") if timeline.waits else ""
+    return in_html(f"; {timeline.waits[-1].decision}") if timeline.waits else ""
 
 
 def _cards(timeline: Timeline) -> str:
@@ -119,7 +120,7 @@ def _cards(timeline: Timeline) -> str:
             free = row.card.free[0]
             state = "not there" if free is None else f"{size(free)} free all the time"
             told.append(f"{row.label} ({row.card.name}): {state}")
-    return f'<p class="dim">{escape("; ".join(told))}</p>' if told else ""
+    return f'<p class="dim">{in_html("; ".join(told))}</p>' if told else ""
 
 
 def _events(timeline: Timeline) -> str:
@@ -132,7 +133,7 @@ def _events(timeline: Timeline) -> str:
     ]
     rows += [(event.at_ns, "event", event.text) for event in timeline.events]
     cells = "\n".join(
-        f'<tr><td class="n">{timeline.seconds(at_ns):.4f} s</td><td>{escape(kind)}</td><td>{escape(told)}</td></tr>'
+        f'<tr><td class="n">{timeline.seconds(at_ns):.4f} s</td><td>{in_html(kind)}</td><td>{in_html(told)}</td></tr>'
         for at_ns, kind, told in sorted(rows)
     )
     more = f"; {timeline.omitted} earlier ones are left out" if timeline.omitted else ""

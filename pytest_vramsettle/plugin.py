@@ -9,6 +9,7 @@ import pytest
 
 from pytest_vramsettle.fixtures import (
     DRIVER_KEY,
+    ENDED_KEY,
     TIMELINE_KEY,
     _virtual_clock,
     fake_driver,
@@ -191,11 +192,13 @@ def pytest_runtest_makereport(
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Adds the state of the fake machine and the last calls to the report of a test that failed."""
     report = yield
-    used = DRIVER_KEY in item.stash or TIMELINE_KEY in item.stash
+    used = DRIVER_KEY in item.stash or ENDED_KEY in item.stash or TIMELINE_KEY in item.stash
     if used and (report.failed or (call.when == "call" and report_directory(item.config) is not None)):
         from pytest_vramsettle.reporting import tell
 
         tell(item, report)
+    if call.when == "teardown" and ENDED_KEY in item.stash:
+        del item.stash[ENDED_KEY]  # items live to the end of the session, and so would every test's driver
     return report
 
 

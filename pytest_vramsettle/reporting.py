@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_vramsettle.fixtures import DRIVER_KEY, LOCKS_KEY, TIMELINE_KEY, WAITS_KEY
+from pytest_vramsettle.fixtures import DRIVER_KEY, ENDED_KEY, LOCKS_KEY, TIMELINE_KEY, WAITS_KEY
 from pytest_vramsettle.options import report_directory
 from pytest_vramsettle.report import describe_driver
 from pytest_vramsettle.timeline import Timeline, collect, draw
@@ -41,12 +41,17 @@ PAGE_KEY: pytest.StashKey[str] = pytest.StashKey()
 
 
 def timeline_of(item: pytest.Item) -> Timeline | None:
-    """What was kept for the report; else the test's fake driver's until now; None without one."""
-    driver = item.stash.get(DRIVER_KEY, None)
-    if driver is None or TIMELINE_KEY in item.stash:
-        return item.stash.get(TIMELINE_KEY, None)
+    """What was kept for the report; else the test's fake driver's until now, or until its end; None without one."""
+    if TIMELINE_KEY in item.stash:
+        return item.stash[TIMELINE_KEY]
+    driver, until_ns = item.stash.get(DRIVER_KEY, None), None
+    if driver is None:
+        driver, until_ns = item.stash.get(ENDED_KEY, (None, None))
+    if driver is None:
+        return None
     waits = item.stash.get(WAITS_KEY, None)
-    return collect(driver, waits.waits if waits is not None else (), item.stash.get(LOCKS_KEY, None))
+    locks = item.stash.get(LOCKS_KEY, None)
+    return collect(driver, waits.waits if waits is not None else (), locks, until_ns=until_ns)
 
 
 def tell(item: pytest.Item, report: pytest.TestReport) -> None:
@@ -70,19 +75,23 @@ def receive(config: pytest.Config, report: pytest.TestReport) -> None:
     from pytest_vramsettle.page import Entry
 
     entries = config.stash.setdefault(ENTRIES_KEY, Entries())
-    failure = report.longreprtext if report.failed else ""
-    entry = Entry(report.nodeid, report.outcome, report.duration, timeline, failure)
-    if report.failed or entries.passed < MOST_PASSED:
-        entries.passed += not report.failed
-        entries.shown[_key(report, entries)] = entry
-    else:
+    if not report.failed and entries.passed >= MOST_PASSED:
         entries.omitted += 1
+        return
+    entries.passed += not report.failed
+    key = _key(report, entries)
+    before = entries.shown.get(key)
+    failures = [before.failure if before is not None else "", report.longreprtext if report.failed else ""]
+    name = key[0] if key[1] == 0 else f"{key[0]}, run {key[1] + 1}"
+    entries.shown[key] = Entry(name, report.outcome, report.duration, timeline, "\n\n".join(filter(None, failures)))
 
 
 def _key(report: pytest.TestReport, entries: Entries) -> tuple[str, int]:
-    """A teardown's failure takes the place of its test's entry."""
-    runs = sum(name == report.nodeid for name, _ in entries.shown)
-    return report.nodeid, runs - (report.when == "teardown" and runs > 0)
+    """A teardown's failure takes the place of its test's entry. A subtest tells which it is in its head line."""
+    part = (report.head_line or "").removeprefix(report.location[2])
+    shown = f"{report.nodeid}{part}"
+    runs = sum(name == shown for name, _ in entries.shown)
+    return shown, runs - (report.when == "teardown" and runs > 0)
 
 
 def _drawn(config: pytest.Config, timeline: Timeline) -> list[str]:

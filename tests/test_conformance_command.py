@@ -60,7 +60,7 @@ def number():
     return 5
 
 def raises():
-    raise OSError("no backend here")
+    raise OSError("no \\x1b[31mbackend here")
 """
 
 
@@ -122,7 +122,7 @@ def test_json_and_the_kinds(capfd: pytest.CaptureFixture[str]) -> None:
     [
         (("own_backend:nothing",), "'own_backend' has no 'nothing'"),
         (("own_backend:number",), "made 5: a wait takes since_kill and max_wait"),
-        (("own_backend:raises",), "raised OSError: no backend here. --kind says what it is"),
+        (("own_backend:raises",), r"raised OSError: no \x1b[31mbackend here. --kind says what it is"),
         (("own_backend:make", "--only", "rmap"), "there is no scenario 'rmap'; there are cold-start"),
         (("own_backend:make", "--without", "speed"), "there is no capability speed; there are cadence"),
         (("own_backend:make", "--limit", "0"), "a limit of 0 s leaves no time"),

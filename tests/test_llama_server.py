@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import signal
 import socket
@@ -313,7 +315,13 @@ def test_nothing_survives_a_driver_that_was_killed() -> None:
     [
         (["--x"], "error: invalid argument: --x\n"),
         (["-m"], "error: expected value for argument: -m\n"),
-        (["-m", "a", "-c", "many"], 'error while handling argument "-c": invalid value'),
+        (["-m", "a", "-c", "many"], 'error while handling argument "-c": stoi\n'),
+        (["-m", "a", "-c", "99999999999"], 'error while handling argument "-c": stoi\n'),
+        (["-m", "a", "-c", "-5"], 'error while handling argument "-c": invalid value'),
+        (["-m", "a", "-ngl", "abc"], 'error while handling argument "-ngl": stoi\n'),
+        (["-m", "a", "-ts", "3,x"], 'error while handling argument "-ts": stof\n'),
+        (["-m", "a", "-dev", "CUDA5"], 'error while handling argument "-dev": invalid device: CUDA5\n'),
+        (["-m", "a", "--port", "0", "-sm", "none", "-mg", "7"], "invalid value for main_gpu: 7 (available devices: 1)"),
         (["-m", "a", "-ctk", "q9"], "Unsupported cache type: q9"),
         ([], "--model is required"),
         (["-m", "a", "--fit-print", "on"], "error: invalid argument: --fit-print\n"),
@@ -333,6 +341,16 @@ def test_the_usual_options_are_taken(driver: Driver) -> None:
             listening = [row.split()[1] for row in file if row.split()[3] == "0A"]
         assert f"0100007F:{llama.port:04X}" in listening  # loopback, whatever was asked for
         assert f"00000000:{llama.port:04X}" not in listening
+
+
+def test_it_lists_the_devices_that_it_sees(driver: Driver) -> None:
+    driver.add_gpu("t4")
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "1"}
+    command = [*server(driver), "--list-devices"]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=10, env=environment)
+    memory = driver.gpus[1].memory
+    told = f"  CUDA0: Tesla T4 ({memory.total // MIB} MiB, {memory.free // MIB} MiB free)\n"
+    assert (run.returncode, run.stdout) == (0, "Available devices:\n" + told)
 
 
 @pytest.mark.parametrize("argument", ["--version", "--help"])
@@ -394,12 +412,59 @@ def test_requests_may_come_in_pieces_or_many_at_once(driver: Driver) -> None:
         assert answer.endswith(b"data: [DONE]\n\n")
 
 
-def test_what_is_no_http_is_turned_away_and_the_rest_goes_on(driver: Driver) -> None:
+def exchange(port: int, data: bytes) -> tuple[int, bytes]:
+    """The status and the body of the answer to these bytes, after which the server hangs up."""
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as client:
+        client.sendall(data)
+        head, _, body = b"".join(iter(lambda: client.recv(65536), b"")).partition(b"\r\n\r\n")
+    return int(head.split()[1]), body
+
+
+POST = b"POST /v1/chat/completions HTTP/1.1\r\n"
+
+
+@pytest.mark.parametrize(
+    ("data", "status", "says"),
+    [
+        (b"nonsense\r\n\r\n", 400, "no HTTP"),
+        (b"\x16\x03\x01\x02\x00\x01\x00", 400, "no HTTP"),  # how TLS begins
+        (b"GET /health HTTP/1.1\r\nContent-Length: -5\r\n\r\n", 400, "no HTTP"),
+        (POST + b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n", 400, "no chunked requests"),
+        (POST + b"Content-Length: 9000000\r\n\r\n{", 413, "8 MiB at most"),
+        (POST + b"Content-Length: " + b"9" * 5000 + b"\r\n\r\n", 413, "8 MiB at most"),
+    ],
+)
+def test_what_cannot_be_served_is_turned_away_and_the_rest_goes_on(
+    driver: Driver, data: bytes, status: int, says: str
+) -> None:
     with Llama(server(driver), *CONTEXT) as llama:
-        with socket.create_connection(("127.0.0.1", llama.ready().port), timeout=10) as client:
-            client.sendall(b"nonsense\r\n\r\n")
-            assert client.recv(100).startswith(b"HTTP/1.1 400")
+        told, body = exchange(llama.ready().port, data)
+        error = json.loads(body)["error"]
+        assert (told, error["code"], error["type"]) == (status, status, "invalid_request_error")
+        assert says in error["message"]
         assert llama.ask("GET", "/health") == (200, {"status": "ok"})
+
+
+def test_lines_may_end_with_a_line_feed_alone(driver: Driver) -> None:
+    with Llama(server(driver), *CONTEXT) as llama:
+        data = b"\nGET /health HTTP/1.1\nHost: x\nConnection: close\n\n"
+        assert exchange(llama.ready().port, data) == (200, b'{"status": "ok"}')
+
+
+def test_json_that_is_too_deep_is_refused(driver: Driver) -> None:
+    with Llama(server(driver), *CONTEXT) as llama:
+        data = POST + b"Connection: close\r\nContent-Length: 200000\r\n\r\n" + b"[" * 200_000
+        assert exchange(llama.ready().port, data)[0] == 400
+
+
+def test_hundreds_of_connections_are_held(driver: Driver) -> None:
+    with Llama(server(driver), *CONTEXT) as llama, contextlib.ExitStack() as stack:
+        for _ in range(500):
+            client = stack.enter_context(socket.create_connection(("127.0.0.1", llama.ready().port), timeout=10))
+            client.sendall(b"GET /he")
+        assert llama.ask("GET", "/health") == (200, {"status": "ok"})
+        client.sendall(b"alth HTTP/1.0\r\n\r\n")
+        assert client.recv(100).startswith(b"HTTP/1.1 200 OK")
 
 
 @pytest.mark.parametrize("frame", [b"", b"x", b"G\0\0\0\0", struct.pack("<I", 7), b"\1\0\0\0\xff\xff\xff\xff"])

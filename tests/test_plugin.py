@@ -274,3 +274,39 @@ from pytest_vramsettle.settle import wait_for_vram_settle
 print(wait_for_vram_settle(since_kill=0.0).outcome)
 """
     assert run_python(code).stdout.split("\n")[:2] == ["[]", "no_recent_kill"]
+
+
+def test_a_record_that_cannot_see_a_virtual_death_is_named(pytester: pytest.Pytester) -> None:
+    result = run(
+        pytester,
+        """
+import pytest
+from pytest_vramsettle.kills import KillRecord
+from pytest_vramsettle.settle import wait_for_vram_settle
+
+def kill_and_wait(process):
+    kills = KillRecord()
+    with kills.recording(process.pid):
+        process.kill()
+    return wait_for_vram_settle(kills).outcome
+
+def test_virtual(fake_driver, monotonic_clock):
+    process = fake_driver.process(fake_driver.add_gpu("t4"), used="4 GiB")
+    assert wait_for_vram_settle(KillRecord()).outcome == "no_recent_kill"
+    assert kill_and_wait(process) == "no_recent_kill"
+
+def test_real(fake_driver, monotonic_clock):
+    assert kill_and_wait(fake_driver.spawn(fake_driver.add_gpu("t4"), used="4 GiB")) == "settled"
+
+def test_nothing_died(fake_driver, monotonic_clock):
+    process = fake_driver.process(fake_driver.add_gpu("t4"), used="4 GiB")
+    assert wait_for_vram_settle(KillRecord()).outcome == "no_recent_kill"
+    process.kill()
+
+def test_the_fixture_is_told(fake_driver, monotonic_clock, settle):
+    fake_driver.process(fake_driver.add_gpu("t4"), used="4 GiB").kill()
+    assert wait_for_vram_settle(KillRecord()).outcome == "no_recent_kill"
+""",
+    )
+    result.assert_outcomes(passed=4, warnings=1)
+    result.stdout.fnmatch_lines(["*::test_virtual", "*UnseenDeathWarning*llama-server (pid *fake_driver.spawn*"])

@@ -187,3 +187,50 @@ def pytest_runtest_protocol(item, nextitem):
     run(pytester, "--vramsettle-report=out", "-k", "passes or holds")
     page = Reader(Path(pytester.path, "out", "index.html").read_text(encoding="utf-8"))
     assert page.seen.count("svg") == 4
+    assert page.words.count(", run 2") == 2
+
+
+AFTERWARDS = """
+import pytest
+
+@pytest.fixture
+def early():
+    yield
+    raise RuntimeError("that came late")
+
+def test_fails_afterwards(early, fake_driver, monotonic_clock):
+    fake_driver.process(fake_driver.add_gpu("t4"), used="4 GiB").kill()
+
+def test_fails_twice(early, fake_driver):
+    fake_driver.add_gpu("t4")
+    raise ValueError("a\\x00b\\x1b[31mc\\u202ed")
+"""
+
+
+def test_a_teardown_that_fails_is_a_failure_with_its_picture(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(AFTERWARDS)
+    result = pytester.runpytest_subprocess("-p", "no:cacheprovider", "--vramsettle-report=out", timeout=50)
+    result.assert_outcomes(passed=1, failed=1, errors=2)
+    result.stdout.fnmatch_lines(["*RuntimeError: that came late", "*timeline of the fake machine*", "*deaths*"])
+    text = Path(pytester.path, "out", "index.html").read_text(encoding="utf-8")
+    page = Reader(text)
+    assert "2 tests used the fake driver, 2 of them failed." in page.words
+    assert page.words.count("RuntimeError: that came late") == 2
+    # What the call said is kept; what a terminal would obey, or a browser turn around, is spelt out.
+    assert r"ValueError: a\x00b\x1b[31mc\u202ed" in page.words
+    assert not set("\x00\x1b\u202e") & set(text)
+
+
+@pytest.mark.skipif(not hasattr(pytest, "Subtests"), reason="this pytest has no subtests")
+def test_subtests_are_told_apart(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        """
+def test_parts(fake_driver, subtests):
+    for part in ("one", "two"):
+        with subtests.test(part=part):
+            fake_driver.add_gpu("t4")
+"""
+    )
+    pytester.runpytest_subprocess("-p", "no:cacheprovider", "--vramsettle-report=out", timeout=50)
+    page = Reader(Path(pytester.path, "out", "index.html").read_text(encoding="utf-8"))
+    assert set(re.findall(r"::test_parts \(part='?(\w+)'?\)", page.words)) == {"one", "two"}

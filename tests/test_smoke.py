@@ -20,7 +20,7 @@ import pytest
 
 from fake_gpu import Driver, Ramp
 from pytest_vramsettle import cli
-from pytest_vramsettle.smoke import Report, SpecError, demo_spec, read_spec, run_smoke
+from pytest_vramsettle.smoke import Report, SpecError, Step, as_text, demo_spec, read_spec, run_smoke
 from pytest_vramsettle.smoke import spec as specs
 from pytest_vramsettle.smoke.http_backend import HttpBackend, Unreachable
 from pytest_vramsettle.whole_backend import BackendError, WholeBackend
@@ -271,6 +271,54 @@ def test_a_server_of_another_shape_by_its_own_file(tmp_path: Path) -> None:
     assert "not known" in report.steps[0].notes[0]
 
 
+class Silent(http.server.BaseHTTPRequestHandler):
+    """A server that never answers a load; its other answers would like to be terminal codes."""
+
+    over = threading.Event()
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"] or 0))
+        if self.path == "/load":
+            Silent.over.wait(20)
+            return
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b"\x1b[31mred")
+
+    def log_message(self, *arguments: object) -> None:
+        pass
+
+
+def test_where_a_load_has_no_answer_the_rest_is_not_sent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "short.toml"
+    path.write_text('extends = "demo"\nload_within = "50ms"\n')
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Silent) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        told: list[str] = []
+        url = f"http://127.0.0.1:{server.server_address[1]}"
+        report = run_smoke(url, read_spec(path), tell=lambda step: told.append(step.name))
+        status = smoke(monkeypatch, url, "--spec", str(path))
+        Silent.over.set()
+        server.shutdown()
+        thread.join()
+    assert told == [*STEPS, "processes afterwards"]
+    assert [step.verdict for step in report.steps] == ["failed", *["not checked"] * 6]
+    assert "within 0.05 s" in report.steps[0].problems[0]
+    assert report.steps[6].notes == ("not sent: 'cold load' got no answer in time",)
+    assert (report.passed, report.passes, status) == (0, False, 1)
+    assert capsys.readouterr().out.splitlines()[0] == url
+
+
+def test_what_a_terminal_would_obey_is_spelt_out() -> None:
+    step = Step("unload", "POST /unload", "HTTP 200", "failed", 0.1, ("the reply: \x1b[31mred",))
+    text = as_text(Report("http://x", (step,), step))
+    assert "\x1b" not in text
+    assert r"the reply: \x1b[31mred" in text
+
+
 def test_what_speaks_no_http_is_told(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
 
@@ -301,6 +349,9 @@ def test_what_speaks_no_http_is_told(tmp_path: Path) -> None:
         (OTHER.replace('"20s"', '"0s"'), "above 0"),
         (OTHER.replace('"/busy"', '"busy"'), "busy|pattern|regex"),
         ("load = ", "no smoke file"),
+        ('load_within = "3s"', 'with extends = "demo" the rest is taken from the demo'),
+        ('extends = "mine"', 'there is "demo" to extend'),
+        ('extends = "demo"\nload = { paht = "/x" }', "paht"),
     ],
 )
 def test_a_wrong_file_is_refused_by_its_key(
@@ -323,6 +374,25 @@ def test_a_wrong_file_is_refused_by_its_key(
 def test_a_url_that_is_none(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], url: str) -> None:
     assert smoke(monkeypatch, url) == 2
     assert capsys.readouterr().err.startswith(f"vramsettle smoke: {url!r}")
+
+
+def test_a_process_that_is_none(
+    nobody: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert smoke(monkeypatch, nobody, "--pid", "99999999") == 2
+    assert "there is no process 99999999" in capsys.readouterr().err
+
+
+def test_a_file_may_have_only_what_differs(tmp_path: Path) -> None:
+    path = tmp_path / "short.toml"
+    path.write_text(
+        'extends = "demo"\nload = { path = "/v2/load" }\nfields = { pid = "/p" }\n'
+        'replies = { loaded = { fields = { "/ok" = true } } }'
+    )
+    spec, demo = read_spec(path), demo_spec()
+    assert (spec.load.path, spec.load.body, spec.unload) == ("/v2/load", demo.load.body, demo.unload)
+    assert (spec.fields.pid, spec.fields.context) == ("/p", None)
+    assert (spec.replies.loaded.fields, spec.replies.cancelled) == ({"/ok": True}, demo.replies.cancelled)
 
 
 def test_the_documented_file_is_right(tmp_path: Path) -> None:

@@ -216,11 +216,16 @@ def scene(machine: Machine) -> Timeline:
 def test_text_fits_and_says_what_matters(machine: Machine, width: int) -> None:
     lines = draw(scene(machine), width, glyphs=ASCII)
     text = "\n".join(lines)
-    assert max(len(line) for line in lines if "|" in line) <= max(50, width)  # headings may be wrapped
+    assert max(map(len, lines)) <= max(50, width)
     assert text.isascii()
-    assert "GPU 0 (NVIDIA GeForce RTX 4090)" in text
+    assert "GPU 0 (NVIDIA" in text
     assert "settled, 0." in text
-    assert "GPU 1-3 (NVIDIA H200): 139.8 GiB free all the time" in text  # not three pictures
+    assert re.search(r"GPU 1-3 \(NV.*\): 139\.8 GiB free all the time", text)  # not three pictures
+
+
+def test_what_takes_no_time_begins_at_zero(machine: Machine) -> None:
+    machine.driver.add_gpu("t4")
+    assert "-" not in draw(machine.timeline())[-1]
 
 
 def test_colours_change_nothing_but_colours(machine: Machine) -> None:

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Protocol
 from fake_gpu.errors import DriverStateError, InvalidValue
 from fake_gpu.gpu import Gpu, Presence
 from fake_gpu.llama import texts
-from fake_gpu.llama.http import Connection, State, answer, bad_request
-from fake_gpu.llama.options import ALL, Options, UsageError, parse
+from fake_gpu.llama.http import Connection, Refusal, State, answer, refused
+from fake_gpu.llama.options import ALL, Device, Options, UsageError, parse
 from fake_gpu.llama.shape import Shape
 from fake_gpu.llama.sizes import Layout, lay_out
 from fake_gpu.nvml.dispatch import NEVER
@@ -68,7 +68,7 @@ class Holder:
     def start(self) -> None:
         """Understands its command line, and has it listen; or ends it, as the real one ends."""
         try:
-            self._options = parse(self._arguments, NAME)
+            self._options = parse(self._arguments, NAME, _devices(self._driver, self._visible))
         except UsageError as error:
             self._end(str(error), 1)
             return
@@ -113,6 +113,9 @@ class Holder:
         free = [gpu.memory.free for gpu in self._gpus]
         self._say(texts.devices([(gpu.name, size) for gpu, size in zip(self._gpus, free, strict=True)]))
         self._say(texts.listening(self._options, port))
+        if _has_no_main_gpu(self._options, len(free)):
+            self._end(texts.no_main_gpu(self._options, len(free)), 1)
+            return
         self._layout = layout = lay_out(self._shape, self._options, free)
         full = self._allocate_weights(layout)
         if full is not None:
@@ -167,11 +170,10 @@ class Holder:
     # -- serving
 
     def _serve(self, client: int, data: bytes) -> None:
-        requests = self._clients.setdefault(client, Connection()).feed(data)
-        if requests is None:
-            self._link.send(order(b"d", client, bad_request()) + order(b"c", client))
-            return
-        for request in requests:
+        for request in self._clients.setdefault(client, Connection()).feed(data):
+            if isinstance(request, Refusal):
+                self._link.send(order(b"d", client, refused(request)) + order(b"c", client))
+                return
             self._answered += 1
             layout = self._layout if self._ready else None
             reply = answer(request, State(self._options, layout, self._driver.wall_time(), self._answered))
@@ -197,10 +199,12 @@ class Holder:
 def fit_params(driver: Driver, shape: Shape, arguments: list[str], visible: str | None) -> bytes:
     """What a run of llama-fit-params is to do: orders up to its exit."""
     try:
-        options = parse(arguments, "llama-fit-params")
+        options = parse(arguments, "llama-fit-params", _devices(driver, visible))
     except UsageError as error:
         return order(b"e", data=str(error).encode()) + order(b"x", 1)
     free = [gpu.memory.free for gpu in visible_gpus(driver, visible, options)]
+    if not options.answer and _has_no_main_gpu(options, len(free)):
+        return order(b"e", data=texts.no_main_gpu(options, len(free)).encode()) + order(b"x", 1)
     if options.answer:
         text = options.answer
     elif options.fit_print:
@@ -215,6 +219,16 @@ def _all(options: Options) -> Options:
     return replace(options, gpu_layers=ALL)
 
 
+def _devices(driver: Driver, visible: str | None) -> list[Device]:
+    gpus = visible_gpus(driver, visible, Options())
+    return [Device(gpu.name, gpu.memory.total, gpu.memory.free) for gpu in gpus]
+
+
+def _has_no_main_gpu(options: Options, gpus: int) -> bool:
+    """As llama.cpp's model loader has it: --main-gpu counts where the model is not split."""
+    return options.split_mode == "none" and 0 < gpus <= options.main_gpu
+
+
 def visible_gpus(driver: Driver, visible: str | None, options: Options) -> tuple[Gpu, ...]:
     """The GPUs that a process sees: CUDA_VISIBLE_DEVICES (None: it is not set), narrowed by --device.
 
@@ -226,6 +240,8 @@ def visible_gpus(driver: Driver, visible: str | None, options: Options) -> tuple
     if options.devices:
         names = options.devices.split(",")
         seen = [gpu for number, gpu in enumerate(seen) if f"CUDA{number}" in names]
+    if options.split_mode == "none" and options.main_gpu < 0:
+        return ()  # the CPU alone, as in llama.cpp
     return tuple(seen)
 
 

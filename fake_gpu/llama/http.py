@@ -6,6 +6,7 @@ Paths, fields and errors follow llama.cpp's tools/server/README.md.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -14,13 +15,28 @@ from fake_gpu.llama.options import Options
 from fake_gpu.llama.sizes import Layout
 
 _LIMIT = 8 << 20
-"""Bytes of a request, at most."""
+"""Bytes of a request's head, and of its body, at most."""
 
-_REASONS = {200: "OK", 400: "Bad Request", 401: "Unauthorized", 404: "Not Found", 503: "Service Unavailable"}
+_HEAD_END = re.compile(rb"\r?\n\r?\n")
+"""A line may end with LF alone: RFC 9112, 2.2."""
+
+_LONGEST_METHOD = 20
+_BEGIN = re.compile(rb"[A-Za-z]{1,20}(?: .*)?", re.DOTALL)
+"""What the first bytes of a request look like, however few have come."""
+
+_REASONS = {
+    200: "OK",
+    400: "Bad Request",
+    401: "Unauthorized",
+    404: "Not Found",
+    413: "Payload Too Large",
+    503: "Service Unavailable",
+}
 _ERRORS = {
     400: "invalid_request_error",
     401: "authentication_error",
     404: "not_found_error",
+    413: "invalid_request_error",
     503: "unavailable_error",
 }
 _PUBLIC = ("/health", "/v1/health", "/models", "/v1/models")
@@ -38,35 +54,67 @@ class Request:
     closes: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """What cannot be answered, and ends its connection: an HTTP status and the reason."""
+
+    code: int
+    message: str
+
+
+_NO_HTTP = Refusal(400, "that is no HTTP/1.1 request")
+_CHUNKED = Refusal(400, "the fake llama-server takes no chunked requests: send a Content-Length")
+_TOO_LARGE = Refusal(413, f"the fake llama-server takes requests of {_LIMIT >> 20} MiB at most")
+
+
 class Connection:
     """Collects what one client sends, and cuts it into requests."""
 
     def __init__(self) -> None:
         self._data = bytearray()
+        self._is_over = False
 
-    def feed(self, data: bytes) -> list[Request] | None:
-        """The requests that are complete now; None where it is no HTTP."""
+    def feed(self, data: bytes) -> list[Request | Refusal]:
+        """The requests that are complete now. A refusal is the last: what follows it is not looked at."""
+        found: list[Request | Refusal] = []
+        if self._is_over:
+            return found
         self._data += data
-        found: list[Request] = []
-        while True:
-            head, end, _ = bytes(self._data).partition(b"\r\n\r\n")
-            if not end:
-                return found if len(self._data) < _LIMIT else None
-            lines = head.decode("latin-1").split("\r\n")
-            words = lines[0].split(" ")
-            headers = {
-                name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in lines[1:])
-            }
-            length = headers.get("content-length", "0")
-            if len(words) != 3 or not length.isdigit() or int(length) > _LIMIT or "transfer-encoding" in headers:
-                return None
-            size = len(head) + 4 + int(length)
-            if len(self._data) < size:
-                return found
-            body = bytes(self._data[len(head) + 4 : size])
-            del self._data[:size]
-            closes = headers.get("connection", "").lower() == "close" or words[2] == "HTTP/1.0"
-            found.append(Request(words[0], words[1].partition("?")[0], headers, body, closes))
+        while (one := self._next()) is not None:
+            found.append(one)
+            if isinstance(one, Refusal):
+                self._is_over = True
+                self._data.clear()
+        return found
+
+    def _next(self) -> Request | Refusal | None:
+        """None where more has to come."""
+        while self._data.startswith((b"\r", b"\n")):  # empty lines before a request are ignored: RFC 9112, 2.2
+            del self._data[:1]
+        if not self._data:
+            return None
+        if not _BEGIN.fullmatch(self._data[: _LONGEST_METHOD + 1]):
+            return _NO_HTTP
+        end = _HEAD_END.search(self._data)
+        if end is None:
+            return None if len(self._data) < _LIMIT else _TOO_LARGE
+        first, *lines = self._data[: end.start()].decode("latin-1").split("\n")
+        words = first.rstrip("\r").split(" ")
+        headers = {name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+        length = headers.get("content-length", "0")
+        if len(words) != 3 or words[2] not in ("HTTP/1.0", "HTTP/1.1") or not (length.isascii() and length.isdigit()):
+            return _NO_HTTP
+        if "transfer-encoding" in headers:
+            return _CHUNKED
+        if len(length) > len(str(_LIMIT)) or int(length) > _LIMIT:  # in this order: int() refuses thousands of digits
+            return _TOO_LARGE
+        size = end.end() + int(length)
+        if len(self._data) < size:
+            return None
+        body = bytes(self._data[end.end() : size])
+        del self._data[:size]
+        closes = headers.get("connection", "").lower() == "close" or words[2] == "HTTP/1.0"
+        return Request(words[0], words[1].partition("?")[0], headers, body, closes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,9 +141,9 @@ def answer(request: Request, state: State) -> bytes:
     return _error(request, 404, "File Not Found")
 
 
-def bad_request() -> bytes:
-    """The answer to what is no HTTP."""
-    return b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+def refused(refusal: Refusal) -> bytes:
+    """The whole answer to what is refused."""
+    return _error(Request("", "", {}, b"", closes=True), refusal.code, refusal.message)
 
 
 def _is_let_in(request: Request, options: Options) -> bool:
@@ -151,7 +199,7 @@ def _chat(request: Request, state: State) -> bytes:
         body = json.loads(request.body)
         messages = body["messages"]
         words = sum(len(str(message["content"]).split()) for message in messages)
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return _error(request, 400, "'messages' is required: a list of objects with role and content")
     usage = {
         "completion_tokens": len(_REPLY.split()),

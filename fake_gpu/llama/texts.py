@@ -75,6 +75,19 @@ def ready(layout: Layout, options: Options, port: int) -> str:
     return _joined(lines)
 
 
+def no_main_gpu(options: Options, gpus: int) -> str:
+    """--main-gpu names a GPU that is not there."""
+    return _joined(
+        [
+            f"llama_model_load_from_file_impl: invalid value for main_gpu: {options.main_gpu} "
+            f"(available devices: {gpus})",
+            f"common_init_from_params: failed to load model '{options.model}'",
+            f"srv    load_model: failed to load model, '{options.model}'",
+            "main: exiting due to model loading error",
+        ]
+    )
+
+
 def no_room_for_weights(gpu: int, size: int, path: str) -> str:
     """Out of memory while loading the weights."""
     return _joined(

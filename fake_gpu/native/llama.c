@@ -13,10 +13,13 @@
 
 #include "request.h"
 
-enum { CONNECTIONS = 64, CHUNK = 1 << 16, DRIVER = 0, LISTENER = 1, FIRST = 2, SEND_PATIENCE_S = 5 };
+/* With the rest below 1024, the usual limit of descriptors. */
+enum { CONNECTIONS = 768, CHUNK = 1 << 16, DRIVER = 0, LISTENER = 1, FIRST = 2, SEND_PATIENCE_S = 5 };
 
 static const char BYE[] = "srv    operator(): operator(): cleaning up before exit...\n";
 static const char ABANDONED[] = "fake llama-server: the fake driver that it belongs to has ended\n";
+
+static const char FULL[] = "fake llama-server: too many open connections: no other is taken until one is closed\n";
 
 static char own_path[PATH_MAX];
 static struct pollfd watched[FIRST + CONNECTIONS];
@@ -62,6 +65,7 @@ static void hang_up(int place)
 {
     close(watched[place].fd);
     watched[place].fd = -1;
+    watched[LISTENER].events = POLLIN; /* there is room again */
 }
 
 /* A child that lives on when this process is killed. Its own connection says to the driver who it is. */
@@ -152,20 +156,29 @@ static int obey_next(void)
     return code;
 }
 
+/* Who finds no place waits in the kernel's queue: to be hung up on would look like a server that has died. */
 static void accept_one(void)
 {
     struct timeval patience = {.tv_sec = SEND_PATIENCE_S};
-    int on = 1, fd = accept4(watched[LISTENER].fd, NULL, NULL, SOCK_CLOEXEC);
+    int on = 1, fd = -1, place = FIRST;
+    while (place < FIRST + CONNECTIONS && watched[place].fd >= 0)
+        place++;
+    int is_full = place == FIRST + CONNECTIONS;
+    if (!is_full) {
+        fd = accept4(watched[LISTENER].fd, NULL, NULL, SOCK_CLOEXEC);
+        is_full = fd < 0 && (errno == EMFILE || errno == ENFILE);
+    }
+    if (is_full) {
+        static int told;
+        watched[LISTENER].events = 0;
+        if (!told++)
+            write_all(STDERR_FILENO, FULL, sizeof FULL - 1);
+    }
     if (fd < 0)
         return;
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
     setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience);
-    for (int place = FIRST; place < FIRST + CONNECTIONS; place++)
-        if (watched[place].fd < 0) {
-            watched[place].fd = fd;
-            return;
-        }
-    close(fd);
+    watched[place].fd = fd;
 }
 
 static int carry(int place)

@@ -93,7 +93,7 @@ class Server:
 
 
 def end_all(servers: list[Server]) -> None:
-    """Ends what is left of a backend that nobody has a reference to any more."""
+    """Ends them all; a function, for a backend that nobody has a reference to any more."""
     for server in servers:
         server.end()
 

@@ -12,9 +12,9 @@ from typing import Any
 from pytest_vramsettle.smoke.spec import Call, Reply, Spec, at_pointer, filled
 from pytest_vramsettle.whole_backend import BackendError, BackendStatus, LoadOutcome
 
-__all__ = ["Answer", "HttpBackend", "Unreachable"]
+__all__ = ["Answer", "HttpBackend", "TimedOut", "Unreachable"]
 
-_SHORT = 10.0
+UNANSWERED_S = 10.0
 """Seconds that any request but a load may take before it counts as unanswered."""
 
 _EXCERPT = 300
@@ -22,6 +22,10 @@ _EXCERPT = 300
 
 class Unreachable(BackendError):
     """Nobody answers there, or what answers speaks no HTTP, or it takes too long."""
+
+
+class TimedOut(Unreachable):
+    """It takes too long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +83,8 @@ class HttpBackend:
         self._prefix = parts.path.rstrip("/")
         self._spec = spec
 
-    def exchange(self, call: Call, values: dict[str, Any] | None = None, *, timeout: float = _SHORT) -> Answer:
-        """Sends one request and reads the reply. Raises Unreachable."""
+    def exchange(self, call: Call, values: dict[str, Any] | None = None, *, timeout: float = UNANSWERED_S) -> Answer:
+        """Sends one request and reads the reply. Raises Unreachable, TimedOut among them."""
         kind = http.client.HTTPSConnection if self._secure else http.client.HTTPConnection
         connection = kind(self.host, self.port, timeout=timeout)
         body = None if call.body is None else json.dumps(filled(call.body, values or {}))
@@ -91,7 +95,7 @@ class HttpBackend:
             reply = connection.getresponse()
             data = reply.read()
         except TimeoutError:
-            raise Unreachable(f"no answer from {self.host}:{self.port} within {timeout:g} s") from None
+            raise TimedOut(f"no answer from {self.host}:{self.port} within {timeout:g} s") from None
         except (OSError, http.client.HTTPException) as error:
             raise Unreachable(f"no answer from {self.host}:{self.port}: {_reason(error)}") from None
         finally:

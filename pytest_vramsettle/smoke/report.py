@@ -7,6 +7,8 @@ import json
 from dataclasses import dataclass
 from typing import Literal
 
+from pytest_vramsettle._visible import visible
+
 Verdict = Literal["passed", "failed", "not checked"]
 
 
@@ -43,16 +45,23 @@ class Report:
 
 
 def as_text(report: Report) -> str:
-    """A line for each step, and below it what is wrong."""
-    lines = [report.url]
-    for step in (*report.steps, report.orphans):
-        lines.append(f"  {step.verdict:<11} {step.name:<26} {step.seconds * 1000:8.1f} ms  {step.request}")
-        if step.verdict == "failed":
-            lines.append(f"{'':14}expected: {step.expected}")
-        lines += [f"{'':14}{line}" for line in (*step.problems, *step.notes)]
-    lines.append(f"{report.passed} of {len(report.steps)} requests as they have to be; {report.orphans.expected}: ")
-    lines[-1] += {"passed": "yes", "failed": "no", "not checked": "not checked"}[report.orphans.verdict]
-    return "\n".join(lines)
+    """The URL, a line for each step and below it what is wrong, and the count."""
+    return "\n".join([report.url, *map(step_as_text, (*report.steps, report.orphans)), count_as_text(report)])
+
+
+def step_as_text(step: Step) -> str:
+    """A line, and below it what is wrong."""
+    lines = [f"  {step.verdict:<11} {step.name:<26} {step.seconds * 1000:8.1f} ms  {step.request}"]
+    if step.verdict == "failed":
+        lines.append(f"{'':14}expected: {step.expected}")
+    lines += [f"{'':14}{line}" for line in (*step.problems, *step.notes)]
+    return visible("\n".join(lines))
+
+
+def count_as_text(report: Report) -> str:
+    """The last line."""
+    left = {"passed": "yes", "failed": "no", "not checked": "not checked"}[report.orphans.verdict]
+    return f"{report.passed} of {len(report.steps)} requests as they have to be; {report.orphans.expected}: {left}"
 
 
 def as_json(report: Report) -> str:

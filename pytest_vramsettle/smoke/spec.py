@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,6 +14,10 @@ from fake_gpu.units import parse_duration
 
 _Pointer = Annotated[str, msgspec.Meta(pattern="^(/.*)?$")]
 _Path = Annotated[str, msgspec.Meta(pattern="^/")]
+
+
+_DEMO = Path(__file__).with_name("demo.toml")
+_WHOLE = ("body", "headers", "fields")
 
 
 class SpecError(Exception):
@@ -96,20 +101,41 @@ class Spec(_Table, frozen=True, kw_only=True):
 @cache
 def demo_spec() -> Spec:
     """The demo backend's."""
-    return read_spec(Path(__file__).with_name("demo.toml"))
+    return read_spec(_DEMO)
 
 
 def read_spec(path: Path) -> Spec:
-    """A spec from a file. Raises SpecError."""
+    """A spec from a file, which may say `extends = "demo"`: what it leaves out is the demo's. Raises SpecError."""
     try:
-        spec = msgspec.toml.decode(path.read_bytes(), type=Spec)
+        spec = msgspec.convert(_extended(tomllib.loads(path.read_text(encoding="utf-8"))), Spec)
         if min(spec.answer_seconds, spec.load_seconds, spec.gone_seconds) <= 0:
             raise InvalidValue("answer_within, load_within and gone_within have to be above 0")
     except OSError as error:
         raise SpecError(f"{path} cannot be read: {error.strerror}") from error
-    except (msgspec.DecodeError, InvalidValue) as error:  # ValidationError is one of the former
-        raise SpecError(f"{path} is no smoke file: {error}. Its keys are those of docs/backend.md") from error
+    except (msgspec.ValidationError, tomllib.TOMLDecodeError, UnicodeDecodeError, InvalidValue) as error:
+        raise SpecError(
+            f'{path} is no smoke file: {error}. Its keys are those of docs/backend.md; with extends = "demo" the rest '
+            f"is taken from the demo backend's"
+        ) from error
     return spec
+
+
+def _extended(given: dict[str, Any]) -> dict[str, Any]:
+    base = given.pop("extends", None)
+    if base is None:
+        return given
+    if base != "demo":
+        raise InvalidValue(f'extends = {base!r}: there is "demo" to extend')
+    return _overlaid(tomllib.loads(_DEMO.read_text(encoding="utf-8")), given)
+
+
+def _overlaid(base: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    """`given` over `base`, table by table. What is sent or looked for belongs together, and is replaced as a whole."""
+    found = dict(base)
+    for key, value in given.items():
+        both = isinstance(value, dict) and isinstance(base.get(key), dict) and key not in _WHOLE
+        found[key] = _overlaid(base[key], value) if both else value
+    return found
 
 
 def filled(template: Any, values: dict[str, Any]) -> Any:

@@ -31,10 +31,18 @@ _LONG_TAIL = 1.5
 
 
 def collect(
-    driver: Driver, waits: Sequence[Wait] = (), locks: LockTrace | None = None, *, events: Sequence[Event] = ()
+    driver: Driver,
+    waits: Sequence[Wait] = (),
+    locks: LockTrace | None = None,
+    *,
+    events: Sequence[Event] = (),
+    until_ns: int | None = None,
 ) -> Timeline:
-    """What has happened on this driver's machine until now, on its clock; `events`: what else there is to tell."""
-    now = driver.sync()
+    """What has happened on this driver's machine, on its clock; `events`: what else there is to tell.
+
+    `until_ns` is when the driver was stopped; None: it runs, and everything until now counts.
+    """
+    now = driver.sync() if until_ns is None else until_ns
     labels = {gpu.uuid: f"GPU {index}" for index, gpu in enumerate(driver.enumerated)}
     cards = [*driver.enumerated, *(gpu for gpu in driver.handles.values() if gpu.uuid not in labels)]
     for gpu in cards:
@@ -133,8 +141,8 @@ def _times(
 def _window(now: int, times: list[int]) -> tuple[int, int]:
     """From the first to the last of what happened, with a margin."""
     first, last = (min(times), max(times)) if times else (now, now)
-    span = max(last - first, _LEAST_NS)
-    return first - span // 20, last + span // 20
+    margin = (last - first) // 20
+    return first - margin, max(last + margin, first + _LEAST_NS)
 
 
 def _until_back(driver: Driver, begin: int, end: int) -> int:

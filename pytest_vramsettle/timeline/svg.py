@@ -7,8 +7,8 @@ the pointer.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from html import escape
 
+from pytest_vramsettle._visible import in_html
 from pytest_vramsettle.timeline.model import Death, Probe, Row, Timeline, rows_of
 from pytest_vramsettle.timeline.quantities import seconds, size
 from pytest_vramsettle.timeline.scale import ticks
@@ -179,8 +179,8 @@ def _stretches(moments: Sequence[int], free: Sequence[int | None]) -> Iterable[l
 
 
 def _title(text: str) -> str:
-    return f"<title>{escape(text)}</title>"
+    return f"<title>{in_html(text)}</title>"
 
 
 def _text(x: float, y: float, text: str, kind: str, anchor: str = "start") -> str:
-    return f'<text class="{kind}" x="{x}" y="{y}" text-anchor="{anchor}">{escape(text)}</text>'
+    return f'<text class="{kind}" x="{x}" y="{y}" text-anchor="{anchor}">{in_html(text)}</text>'

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from pytest_vramsettle._visible import visible
 from pytest_vramsettle.timeline.model import Row, Timeline, free_at, rows_of
 from pytest_vramsettle.timeline.quantities import size
 from pytest_vramsettle.timeline.scale import ticks
@@ -33,10 +34,11 @@ class Glyphs:
     corner: str
     tick: str
     gone: str
+    cut: str
 
 
-BLOCKS = Glyphs(" ▁▂▃▄▅▆▇█", "✝", "▲", "?", "━", "◆", "●", "│", "─", "└", "┴", "·")
-ASCII = Glyphs("    #####", "x", "^", "?", "=", "D", "o", "|", "-", "+", "+", ".")
+BLOCKS = Glyphs(" ▁▂▃▄▅▆▇█", "✝", "▲", "?", "━", "◆", "●", "│", "─", "└", "┴", "·", "…")
+ASCII = Glyphs("    #####", "x", "^", "?", "=", "D", "o", "|", "-", "+", "+", ".", "...")
 """For terminals that do not speak UTF-8."""
 
 _Cells = list[tuple[str, str]]
@@ -73,7 +75,7 @@ class _Drawing:
         return [(" ", "")] * self._columns
 
     def _text(self, label: str, row: _Cells, wall: str | None = None) -> str:
-        return f"{label[:_LABEL]:>{_LABEL}} {wall or self._glyphs.wall}{self._painted(row)}".rstrip()
+        return f"{visible(label)[:_LABEL]:>{_LABEL}} {wall or self._glyphs.wall}{self._painted(row)}".rstrip()
 
     def _painted(self, row: _Cells) -> str:
         if not self._colours:
@@ -85,14 +87,14 @@ class _Drawing:
     def _cards(self) -> list[str]:
         rows = rows_of(self._line.cards)
         lines = [line for row in rows if row.card.moves for line in self._card(row)]
-        return lines + [f"  {self._still(row)}" for row in rows if not row.card.moves]
+        return lines + [self._still(row) for row in rows if not row.card.moves]
 
     def _card(self, row: Row) -> list[str]:
         """Its free memory as an area. A line is a share of what can be free at all."""
         card = row.card
         most = max((free for free in card.free if free is not None), default=0) or 1
         shown = [free_at(self._line.moments, card.free, self._moment(column)) for column in range(self._columns)]
-        lines = [f"  {row.label} ({card.name}): free memory, at most {size(most)}"]
+        lines = [self._titled(row, f"free memory, at most {size(most)}")]
         for level in range(ROWS - 1, -1, -1):
             label = size(most * (level + 1) // ROWS) if level in (ROWS - 1, ROWS // 2 - 1) else ""
             lines.append(self._text(label, [self._cell(free, most, level) for free in shown]))
@@ -106,7 +108,13 @@ class _Drawing:
 
     def _still(self, row: Row) -> str:
         free = row.card.free[0] if row.card.free else None
-        return f"{row.label} ({row.card.name}): " + ("not there" if free is None else f"{size(free)} free all the time")
+        return self._titled(row, "not there" if free is None else f"{size(free)} free all the time")
+
+    def _titled(self, row: Row, told: str) -> str:
+        """A line about GPUs. Where it would be too long, the card's name is cut."""
+        name, cut = visible(row.card.name), self._glyphs.cut
+        room = max(1, self._columns + _LABEL + 2 - len(f"  {row.label} (): {told}"))
+        return f"  {row.label} ({name if len(name) <= room else name[: max(1, room - len(cut))] + cut}): {told}"
 
     # -- lanes
 
@@ -134,7 +142,7 @@ class _Drawing:
         columns = [self._column(event.at_ns) for event in self._line.events]
         for column, event in zip(columns, self._line.events, strict=True):
             end = min((other for other in columns if other > column), default=self._columns)
-            text = f" {event.text}"
+            text = f" {visible(event.text)}"
             if column + 1 + len(text) < end or column + 1 + len(text) <= self._columns == end:
                 row[column + 1 : column + 1 + len(text)] = [(letter, "event") for letter in text]
         return row
@@ -165,7 +173,7 @@ class _Drawing:
             self._bar(row, wait.begin_ns, wait.end_ns, "dim")
             row[at] = (self._glyphs.decision, style)
             lanes.append((label, row))
-            text = f" {wait.decision} "
+            text = f" {visible(wait.decision)} "
             behind = at + 1 if at + len(text) < self._columns else None
             start = behind if behind is not None else at - len(text)
             if start < 0:

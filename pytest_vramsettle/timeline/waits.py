@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
+from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -21,9 +22,11 @@ _OURS = 1
 class WaitLog(logging.Filter):
     """While it is entered, keeps how each wait of this process ended. What other handlers get to see stays the same."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, ended: Callable[[Wait], object] | None = None) -> None:
+        """`ended` is called with each wait as it ends, in its thread."""
         super().__init__()
         self._clock = clock
+        self._ended = ended
         self._logger = logging.getLogger(LOGGER)
         self._level = logging.NOTSET
         self._waits: deque[Wait] = deque(maxlen=LIMIT)
@@ -59,4 +62,7 @@ class WaitLog(logging.Filter):
         outcome, elapsed_ns = getattr(result, "outcome", None), getattr(result, "elapsed_ns", None)
         if isinstance(outcome, str) and isinstance(elapsed_ns, int):
             end_ns = self._clock.monotonic_ns()
-            self._waits.append(Wait(end_ns - elapsed_ns, end_ns, outcome, bool(result), str(result)))
+            wait = Wait(end_ns - elapsed_ns, end_ns, outcome, bool(result), str(result))
+            self._waits.append(wait)
+            if self._ended is not None:
+                self._ended(wait)
