@@ -107,6 +107,13 @@ class StampsNothing(Stamped):
         self.note()
 
 
+class KeepsItsProcess(Stamped):
+    def kill(self) -> None:
+        kept = self.process
+        super().kill()
+        self.process = kept
+
+
 class OnTheWayOut(Stamped):
     def kill(self) -> None:
         if self.process is not None:

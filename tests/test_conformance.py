@@ -94,7 +94,7 @@ def test_the_same_story_every_time() -> None:
         (lambda: check_settle(None), "wait is None, which cannot be called"),  # type: ignore[arg-type]  # that is the test
         (lambda: check_settle(lambda: None), "wait cannot be called as wait(since_kill=…, max_wait=…)"),
         (lambda: check_settle(waiting.Common(), injects_probe=True), "wait(probe=…, since_kill=…, max_wait=…)"),
-        (lambda: check_settle(waiting.Common(), only="rmap"), "no scenario 'rmap'; there are cold-start"),
+        (lambda: check_settle(waiting.Common(), only="rmap"), "no scenario 'rmap'; there are called-late"),
         (lambda: check_settle(waiting.Common(), only=[]), "no scenario in an empty list"),
         (lambda: check_settle(waiting.Common(), level="best"), "there is no level 'best'"),  # type: ignore[arg-type]  # that is the test
         (lambda: check_settle(waiting.Common(), lock=3), "lock is 3, which has no acquire()"),

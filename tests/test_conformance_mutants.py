@@ -30,6 +30,10 @@ UPSTREAM_MUTANTS: list[tuple[Callable[[], Any], str]] = [
     (waiting.FirstGpuOnly, "two-gpus-one-draining"),
     (waiting.SumsGpus, "two-gpus-cancel-out"),
     (waiting.OneSample, "ramp"),
+    (waiting.OnlyGrowthCounts, "free-falls"),
+    (waiting.MaxWaitFromTheKill, "called-late"),
+    (waiting.StaleAfterOne, "ten-seconds-later"),
+    (waiting.StaleAfterFourteen, "just-before-stale"),
     (waiting.ProbesWhenCold, "cold-start"),
     (waiting.WaitsWhenCold, "cold-start"),
     (waiting.NeverStale, "stale-kill"),
@@ -64,6 +68,7 @@ VERIFIED_MUTANTS: list[tuple[Callable[[], Any], str]] = [
     (waiting.FirstGpuOnly, "eight-gpus"),
     (waiting.Common, "one-gpu-not-started"),
     (waiting.MovesOff, "one-probe-fails"),
+    (waiting.IgnoresIndexChange, "index-set-shrinks"),
     (waiting.AtMostTwoSeconds, "five-seconds"),
     (waiting.StaleAfterFifteen, "old-kill-not-back"),
     (waiting.BoundedByTerm, "stubborn-probe"),
@@ -82,6 +87,7 @@ VERIFIED_MUTANTS: list[tuple[Callable[[], Any], str]] = [
 KILL_MUTANTS: list[tuple[Callable[[], Any], str]] = [
     (killing.StampsNothing, "nothing-to-kill"),
     (killing.StampsNothing, "nothing-left-to-kill"),
+    (killing.KeepsItsProcess, "nothing-left-to-kill"),
     (killing.OnTheWayOut, "terminate-raises"),
     (killing.OnTheWayOut, "wait-raises"),
     (killing.WallClock, "kills-and-stamps"),
@@ -188,6 +194,16 @@ def test_the_common_wait_passes_level_upstream() -> None:
 
     report = check_settle(two_samples, lock=threading.Lock())
     assert (report.failed, report.gaps) == ((), ())
+
+
+def test_one_reading_through_nvml_is_one_probe() -> None:
+    report = check_settle(waiting.ThroughNvml())
+    assert report.failed == ()
+
+
+@pytest.mark.parametrize("make", [waiting.GoesOnAndSaysSo, waiting.Common])
+def test_who_loses_a_gpu_may_give_up_or_go_on_and_say_so(make: Callable[[], Any]) -> None:
+    assert check_settle(make(), level="verified", only="index-set-shrinks").passes
 
 
 @pytest.mark.parametrize("name", [one.name for one in selected(SETTLE, "verified")])

@@ -60,7 +60,8 @@ def kill_play(
         popen = victims[0].popen if process else None
         if popen is not None and breaks:
             _break(popen, breaks)
-        subject.adopt(popen)
+        if process or not before:  # after a kill the routine has to know by itself that there is nothing left
+            subject.adopt(popen)
         stage.begin()
         earlier = _stamp_ns(stage, subject)
         if then is not None:
@@ -220,7 +221,7 @@ KILLS: tuple[Scenario, ...] = (
     _kills(
         name="nothing-left-to-kill",
         about="a second unload must not renew the stamp of the first",
-        scripted="a server was killed 3 s ago; now there is no process",
+        scripted="a server was killed 3 s ago, and nothing was started since",
         machine=_SERVER,
         play=kill_play(process=False, before="kill"),
         checks=(AT_ONCE, _NO_STAMP),

@@ -64,7 +64,10 @@ class Capabilities:
 
 @dataclass(frozen=True, slots=True)
 class Sighting:
-    """One probe as the driver saw it: all calls of one instant. Nanoseconds since the scenario began."""
+    """One probe as the driver saw it: all calls of one instant, and NVML calls that follow each other at once.
+
+    Nanoseconds since the scenario began.
+    """
 
     at_ns: int
     answered_ns: int | None
@@ -74,14 +77,26 @@ class Sighting:
     """Exit status of nvidia-smi, or NVML's return code."""
     free: tuple[int, ...]
     """True free bytes by index at the answer."""
+    covered: bool = True
+    """False where the fake does not know what was asked."""
 
     def __str__(self) -> str:
         end = "no answer" if self.answered_ns is None else f"status {self.status}"
         took = (
             "" if self.answered_ns in (None, self.at_ns) else f" after {seconds((self.answered_ns or 0) - self.at_ns)}"
         )
+        head = f"{seconds(self.at_ns)}  {self.via}: {end}{took}"
+        if not self.covered:
+            return f"{head}; the fake does not cover what was asked"
+        if self.failed:
+            return head
         free = ", ".join(f"{size // MIB}" for size in self.free)
-        return f"{seconds(self.at_ns)}  {self.via}: {end}{took}; free MiB by index: {free or 'no GPU'}"
+        return f"{head}; free MiB by index: {free or 'no GPU'}"
+
+    @property
+    def failed(self) -> bool:
+        """Whether it was answered with an error, or not at all."""
+        return self.status != 0 or self.answered_ns is None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,7 +6,7 @@ import re
 import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from fake_gpu import Fault
@@ -168,6 +168,23 @@ def not_misread(limit_mib: int = MISREAD_MIB) -> Check:
         return f"{seen.missing // MIB} MiB of the dead's memory were missing when it returned, and it {how}"
 
     return Check(f"returns when no more than {limit_mib} MiB are missing, or says that they are", judge)
+
+
+def gives_up_or_tells(soon: float) -> Check:
+    """So soon it need say nothing, but that all is well; later it has to tell what is missing."""
+    later = not_misread()
+
+    def judge(seen: Observation) -> str | None:
+        if seen.elapsed_ns <= soon * SECOND and seen.trusted is None:
+            return None
+        return later.judge(seen)
+
+    return Check(f"gives up within {soon:g} s, or {later.expects}", judge, levels=("verified",))
+
+
+def only_upstream(*checks: Check) -> tuple[Check, ...]:
+    """Asked at level `upstream` alone."""
+    return tuple(replace(one, levels=("upstream",)) for one in checks)
 
 
 def says(trust: bool) -> Check:

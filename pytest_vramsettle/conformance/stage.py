@@ -12,9 +12,10 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from fake_gpu import Call as DriverCall
 from fake_gpu import Driver, Gpu, Process
 from pytest_vramsettle import _procfs
 from pytest_vramsettle.conformance.model import SECOND, Observation, Sighting, seconds
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 _PATIENCE_NS = 60 * SECOND
 """Virtual time beyond what a scenario allows after which an implementation is given up."""
+_TOGETHER_NS = SECOND // 1000
+"""NVML calls of one process that follow each other's answers within this are one probe."""
 _LEFT_GRACE = 15.0
 """Virtual seconds after which a process that a wait has left behind is called left: probes have timeouts of 10 s."""
 
@@ -177,17 +180,26 @@ class Stage:
     def sightings(self) -> tuple[Sighting, ...]:
         """The probes since the last call, or since the beginning."""
         self._look()
-        seen: dict[int, Sighting] = {}
+        seen: list[Sighting] = []
+        latest: dict[int, int] = {}  # the place in `seen` of each process's last NVML call
         for call in self.driver.calls[self._calls_before :]:
-            delay = sum(fault.delay_ns for fault in call.faults)
-            answered = None if call.code is None else call.at_ns + delay
-            free = self._free_at(call.at_ns if answered is None else min(answered, self.clock.monotonic_ns()))
-            end_ns = None if answered is None else answered - self.zero_ns
-            at_ns = call.at_ns - self.zero_ns
-            before = seen.get(at_ns)
-            status = call.code if before is None or before.status == 0 else before.status
-            seen[at_ns] = Sighting(at_ns, end_ns, call.via, status, free)
-        return tuple(seen.values())
+            one = self._sighting(call)
+            place = latest.get(call.pid) if call.via == "nvml" else None
+            if place is None or not _follows(seen[place], one):
+                place = len(seen) - 1 if seen and seen[-1].at_ns == one.at_ns else len(seen)
+            if place == len(seen):
+                seen.append(one)
+            else:
+                seen[place] = _joined(seen[place], one)
+            if call.via == "nvml":
+                latest[call.pid] = place
+        return tuple(seen)
+
+    def _sighting(self, call: DriverCall) -> Sighting:
+        answered = None if call.code is None else call.at_ns + sum(fault.delay_ns for fault in call.faults)
+        free = self._free_at(call.at_ns if answered is None else min(answered, self.clock.monotonic_ns()))
+        end_ns = None if answered is None else answered - self.zero_ns
+        return Sighting(call.at_ns - self.zero_ns, end_ns, call.via, call.code, free, call.covered)
 
     def left(self) -> tuple[str, ...]:
         """Processes that are there and were not, in words; they are killed."""
@@ -217,6 +229,17 @@ async def _awaited(result: Any, call: _Call) -> Any:
     loop = asyncio.get_running_loop()
     call.cancel = lambda: loop.call_soon_threadsafe(task.cancel)
     return await task
+
+
+def _follows(before: Sighting, one: Sighting) -> bool:
+    """Whether this NVML call belongs to the reading: what it was asked for follows the answer before it at once."""
+    return before.answered_ns is not None and one.at_ns - before.answered_ns <= _TOGETHER_NS
+
+
+def _joined(first: Sighting, more: Sighting) -> Sighting:
+    status = more.status if first.status == 0 else first.status
+    covered = first.covered and more.covered
+    return replace(first, answered_ns=more.answered_ns, via=more.via, status=status, free=more.free, covered=covered)
 
 
 def described(error: BaseException) -> str:
