@@ -166,6 +166,17 @@ class ThroughNvml(Common):
             pynvml.nvmlShutdown()
 
 
+class AsksWhatTheFakeDoesNotKnow(Common):
+    def probe(self) -> Free:
+        out = subprocess.run([*QUERY, "--unheard-of"], capture_output=True, text=True, timeout=10, check=True).stdout
+        return {int(index): int(free) for index, free in (line.split(",") for line in out.splitlines())}
+
+
+def generates(*, since_kill: float, max_wait: float) -> Iterator[Free]:
+    """Nobody iterates it."""
+    yield Common().probe()
+
+
 class GoesOnAndSaysSo(Common):
     """A right one at level `verified`: when a GPU is lost it goes on with the rest, and trusts nothing."""
 

@@ -40,13 +40,21 @@ class Capabilities:
     Waits that end alike whether memory is back or not leave the caller to guess (level `verified`).
     """
     bounds_probe: bool = True
-    """`max_wait` holds whatever a probe does: a wedged nvidia-smi blocks for its own timeout, often 10 s."""
+    """`max_wait` holds whatever a probe does: a wedged nvidia-smi blocks for its own timeout, often 10 s.
+
+    Of a probe: it ends where nvidia-smi or NVML never answer. An NVML call in one's own process cannot be ended.
+    """
     long_reclaims: bool = True
     """Waits for memory that takes more than `max_wait` of 2 s: 26 s are reported for pinned host memory."""
     by_uuid: bool = True
     """Knows GPUs by UUID: indices change when a card comes back."""
     co_tenants: bool = True
     """Is not fooled by other processes that allocate and release meanwhile."""
+    sees_truncation: bool = True
+    """A probe takes no answer that was cut off in the middle of a number: it looks for the newline at the end.
+
+    Without it "0, 15360" that was cut to "0, 1" places a model on 1 MiB.
+    """
     logs_failures: bool = True
     """A failure of the probe that is not raised is logged, at any level."""
     kills_in_time: bool = True

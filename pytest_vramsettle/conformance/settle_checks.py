@@ -219,6 +219,8 @@ def logs_failure() -> Check:
         own = [record for record in seen.logs if record.name != "asyncio"]
         if any(one.exc_info or one.levelno >= 30 or _FAILURE.search(one.getMessage()) for one in own):
             return None
+        if not any(one.failed for one in seen.probes):
+            return f"the probe that fails was never made: it was over after {len(seen.probes)} that did not"
         return f"the probe failed and nothing was logged of it ({len(own)} records in all)"
 
     return Check("logs the probe's failure, at any level", judge, "logs_failures")

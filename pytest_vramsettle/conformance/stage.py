@@ -8,6 +8,7 @@ import inspect
 import logging
 import os
 import signal
+import sysconfig
 import threading
 import time
 import traceback
@@ -15,6 +16,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+import fake_gpu
+import pytest_vramsettle
 from fake_gpu import Call as DriverCall
 from fake_gpu import Driver, Gpu, Process
 from pytest_vramsettle import _procfs
@@ -243,10 +246,20 @@ def _joined(first: Sighting, more: Sighting) -> Sighting:
 
 
 def described(error: BaseException) -> str:
-    """What was raised, and where."""
+    """What was raised, and where: the innermost line that is the implementation's own."""
     frames = traceback.extract_tb(error.__traceback__)
-    place = f" ({frames[-1].filename}:{frames[-1].lineno}, in {frames[-1].name})" if frames else ""
+    own = [frame for frame in frames if _is_own(frame.filename)]
+    last = (own or frames)[-1:]
+    place = "".join(f" ({frame.filename}:{frame.lineno}, in {frame.name})" for frame in last)
     return f"{type(error).__name__}: {error}{place}"
+
+
+def _is_own(filename: str) -> bool:
+    """Whether a file is of neither the standard library, nor an installed package, nor this plugin."""
+    paths = sysconfig.get_paths()
+    others = [paths[name] for name in ("stdlib", "platstdlib", "purelib", "platlib")]
+    others += [*pytest_vramsettle.__path__, *fake_gpu.__path__]
+    return not filename.startswith(("<frozen ", *(os.path.join(path, "") for path in others)))
 
 
 def _children() -> frozenset[int]:
