@@ -133,6 +133,11 @@ class AtOnce(Stamped):
         self.process.wait()
 
 
+class NeverReaps(Stamped):
+    def end(self) -> None:
+        self.process.terminate()
+
+
 class StampFirst(Stamped):
     def kill(self) -> None:
         if self.process is not None:

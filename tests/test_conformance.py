@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -105,6 +106,20 @@ def test_a_generator_has_not_run() -> None:
     (verdict,) = check_settle(waiting.generates, only="ramp").verdicts
     (problem,) = verdict.problems
     assert problem.startswith("it returned a generator, <generator object generates at")
+
+
+def test_a_wait_that_forks(capfd: pytest.CaptureFixture[str]) -> None:
+    children = []
+
+    def wait(**_: float) -> None:
+        if (child := os.fork()) > 0:
+            children.append(child)
+            os.waitpid(child, 0)
+
+    (verdict,) = check_settle(wait, only="cold-start").verdicts
+    assert verdict.problems == ("it left behind: a copy of the caller: it forked, and the child returned as well",)
+    assert len(children) == 1
+    assert capfd.readouterr().err == ""
 
 
 def test_an_exception_is_placed_where_it_is_ones_own() -> None:

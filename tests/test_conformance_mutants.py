@@ -92,6 +92,7 @@ KILL_MUTANTS: list[tuple[Callable[[], Any], str]] = [
     (killing.OnTheWayOut, "wait-raises"),
     (killing.WallClock, "kills-and-stamps"),
     (killing.AtOnce, "kills-and-stamps"),
+    (killing.NeverReaps, "wait-raises"),
     (killing.StampFirst, "dies-late"),
     (killing.NeverForces, "sigterm-ignored"),
     (killing.ForcedUnstamped, "sigterm-ignored"),
@@ -163,6 +164,12 @@ def test_wrong_waits_at_level_verified(mutant: Callable[[], Any], scenario: str)
 @pytest.mark.parametrize(("mutant", "scenario"), KILL_MUTANTS, ids=_ids(KILL_MUTANTS))
 def test_wrong_kill_routines(mutant: Callable[[], Any], scenario: str) -> None:
     assert check_kill_record(lambda: mutant().routine(), level="verified", only=scenario).failed == (scenario,)
+
+
+def test_a_process_that_was_not_reaped_is_named() -> None:
+    report = check_kill_record(lambda: killing.NeverReaps().routine(), only=["kills-and-stamps", "wait-raises"])
+    for verdict in report.verdicts:
+        assert any("is dead and was not reaped" in problem for problem in verdict.problems)
 
 
 @pytest.mark.parametrize(("mutant", "scenario"), PROBE_MUTANTS, ids=_ids(PROBE_MUTANTS))

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import inspect
 import logging
+import mmap
 import os
 import signal
 import sysconfig
@@ -45,6 +46,8 @@ class _Call:
     ended_ns: int = 0
     missing: int = 0
     cancel: Callable[[], object] | None = None
+    forked: mmap.mmap = field(default_factory=lambda: mmap.mmap(-1, 1))
+    """Shared with children: 1 where one of them returned from the call, too."""
 
 
 @dataclass(slots=True)
@@ -147,7 +150,7 @@ class Stage:
             probes=self.sightings(),
             missing=call.missing,
             logs=tuple(logs),
-            left=self.left() if call.done else (),
+            left=self._left_by(call) if call.done else (),
             notes=notes,
         )
         wait = label == "wait"
@@ -156,6 +159,7 @@ class Stage:
         return seen
 
     def _run(self, call: _Call, function: Callable[[], Any]) -> None:
+        own = os.getpid()
         try:
             result = function()
             if inspect.isawaitable(result):
@@ -163,6 +167,9 @@ class Stage:
             call.result = result
         except BaseException as error:  # SystemExit and all: it is the implementation's
             call.error = described(error)
+        if os.getpid() != own:  # a child that the implementation has forked, and that came back like its parent
+            call.forked[0] = 1
+            os._exit(0)
         call.ended_ns, call.missing, call.done = self.now_ns, self.missing(), True
 
     # -- what is seen
@@ -203,6 +210,10 @@ class Stage:
         free = self._free_at(call.at_ns if answered is None else min(answered, self.clock.monotonic_ns()))
         end_ns = None if answered is None else answered - self.zero_ns
         return Sighting(call.at_ns - self.zero_ns, end_ns, call.via, call.code, free, call.covered)
+
+    def _left_by(self, call: _Call) -> tuple[str, ...]:
+        left = self.left()
+        return (*left, "a copy of the caller: it forked, and the child returned as well") if call.forked[0] else left
 
     def left(self) -> tuple[str, ...]:
         """Processes that are there and were not, in words; they are killed."""
