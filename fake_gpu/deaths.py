@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -64,7 +65,8 @@ class Deaths:
             if not self.watch.remove(process):
                 continue
             if process.popen is not None:
-                process.popen.poll()  # reap it: other clients take a zombie for a living process
+                # Reap it: other clients take a zombie for a living process. A test may watch the instance's own poll.
+                subprocess.Popen.poll(process.popen)
             if self.server is not None and process.watched:  # else another thread is about to have it watched
                 self.server.forget(process.pidfd)
                 process.close()  # a driver that lives for a whole session sees thousands of deaths

@@ -107,6 +107,13 @@ class StampsNothing(Stamped):
         self.note()
 
 
+class KeepsItsProcess(Stamped):
+    def kill(self) -> None:
+        kept = self.process
+        super().kill()
+        self.process = kept
+
+
 class OnTheWayOut(Stamped):
     def kill(self) -> None:
         if self.process is not None:
@@ -124,6 +131,11 @@ class AtOnce(Stamped):
     def end(self) -> None:
         self.process.kill()
         self.process.wait()
+
+
+class NeverReaps(Stamped):
+    def end(self) -> None:
+        self.process.terminate()
 
 
 class StampFirst(Stamped):

@@ -6,6 +6,8 @@ import contextlib
 import subprocess
 from typing import Any
 
+import pynvml
+
 Pairs = list[tuple[int, int]]
 KEPT: list[subprocess.Popen[Any]] = []
 """Children that a mutant has forgotten, for the test to reap."""
@@ -81,6 +83,16 @@ def zero_for_failure() -> Pairs:
 
 def zero_for_noise() -> Pairs:
     return [(0, int(free) if free.isdigit() else 0) for _, free in smi()]
+
+
+def in_process() -> Pairs:
+    """A right one, but where a call never returns."""
+    pynvml.nvmlInit()
+    try:
+        handles = [pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount())]
+        return [(index, pynvml.nvmlDeviceGetMemoryInfo(one).free >> 20) for index, one in enumerate(handles)]
+    finally:
+        pynvml.nvmlShutdown()
 
 
 def no_timeout() -> Pairs:

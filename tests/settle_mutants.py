@@ -12,6 +12,8 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import pynvml
+
 from pytest_vramsettle.kills import KillRecord
 from pytest_vramsettle.settle import async_wait_for_vram_settle, wait_for_vram_settle
 
@@ -126,6 +128,64 @@ class FirstGpuOnly(Common):
 class SumsGpus(Common):
     def stable(self, before: Free, now: Free) -> bool:
         return self.still(sum(before.values()), sum(now.values()))
+
+
+class MaxWaitFromTheKill(Common):
+    since = 0.0
+
+    def has_nothing(self, since_kill: float) -> bool:
+        self.since = time.monotonic() - since_kill
+        return super().has_nothing(since_kill)
+
+    def over(self, deadline: float) -> bool:
+        return super().over(deadline - self.since)
+
+
+class StaleAfterOne(Common):
+    stale_after = 1.0
+
+
+class StaleAfterFourteen(Common):
+    stale_after = 14.0
+
+
+class OnlyGrowthCounts(Common):
+    def still(self, before: int, now: int) -> bool:
+        return now - before < max(self.tolerance_mib, int(self.share * max(now, before)))
+
+
+class ThroughNvml(Common):
+    """A right one: initialises, counts, asks each GPU and shuts down in each reading."""
+
+    def probe(self) -> Free:
+        pynvml.nvmlInit()
+        try:
+            handles = [pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount())]
+            return {index: pynvml.nvmlDeviceGetMemoryInfo(one).free >> 20 for index, one in enumerate(handles)}
+        finally:
+            pynvml.nvmlShutdown()
+
+
+class AsksWhatTheFakeDoesNotKnow(Common):
+    def probe(self) -> Free:
+        out = subprocess.run([*QUERY, "--unheard-of"], capture_output=True, text=True, timeout=10, check=True).stdout
+        return {int(index): int(free) for index, free in (line.split(",") for line in out.splitlines())}
+
+
+def generates(*, since_kill: float, max_wait: float) -> Iterator[Free]:
+    """Nobody iterates it."""
+    yield Common().probe()
+
+
+class GoesOnAndSaysSo(Common):
+    """A right one at level `verified`: when a GPU is lost it goes on with the rest, and trusts nothing."""
+
+    def __call__(self, *, since_kill: float, max_wait: float) -> Any:
+        deadline = time.monotonic() + max_wait
+        while not self.over(deadline):
+            self.again()
+            self.sleep(deadline)
+        return False
 
 
 class OneSample(Common):

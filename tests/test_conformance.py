@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import types
 from pathlib import Path
 from typing import Any
 
+import probe_mutants as probing
 import pytest
 import settle_mutants as waiting
 
@@ -79,6 +81,69 @@ def test_a_report_tells_gaps_and_counts() -> None:
     assert report.describe().endswith("settle, level upstream: 1 passed, 0 failed, 1 gap")
 
 
+def test_what_the_fake_does_not_cover_is_said_first() -> None:
+    unknown = waiting.AsksWhatTheFakeDoesNotKnow()
+    failed, passed = check_settle(unknown, only=["ramp", "first-probe-fails"]).verdicts
+    said = "the fake nvidia-smi does not cover 'nvidia-smi --query-gpu=index,memory.free --format=csv,noheader,nounits"
+    assert failed.problems[0].startswith(said)
+    assert failed.problems[0].endswith("--unheard-of': this says nothing of your wait")
+    assert re.search(r"nvidia-smi: status \d+; the fake does not cover what was asked\n", failed.story)
+    assert (passed.status, passed.gaps) == ("passed", failed.problems[:1])
+
+
+def test_a_probe_that_fails_is_told_without_a_reading() -> None:
+    (verdict,) = check_settle(waiting.SilentFailure(), only="failure-is-logged").verdicts
+    assert "nvidia-smi: status 9\n" in verdict.story
+    assert verdict.problems == ("the probe failed and nothing was logged of it (0 records in all)",)
+
+
+def test_who_never_probes_again_has_no_failure_to_log() -> None:
+    (verdict,) = check_settle(waiting.OneSample(), only="failure-is-logged").verdicts
+    assert verdict.problems == ("the probe that fails was never made: it was over after 1 that did not",)
+
+
+def test_a_generator_has_not_run() -> None:
+    (verdict,) = check_settle(waiting.generates, only="ramp").verdicts
+    (problem,) = verdict.problems
+    assert problem.startswith("it returned a generator, <generator object generates at")
+
+
+def test_a_wait_that_forks(capfd: pytest.CaptureFixture[str]) -> None:
+    children = []
+
+    def wait(**_: float) -> None:
+        if (child := os.fork()) > 0:
+            children.append(child)
+            os.waitpid(child, 0)
+
+    (verdict,) = check_settle(wait, only="cold-start").verdicts
+    assert verdict.problems == ("it left behind: a copy of the caller: it forked, and the child returned as well",)
+    assert len(children) == 1
+    assert capfd.readouterr().err == ""
+
+
+def test_an_exception_is_placed_where_it_is_ones_own() -> None:
+    def wait(**_: float) -> None:
+        subprocess.run(["nvidia-smi", "--unheard-of"], check=True, capture_output=True)
+
+    (verdict,) = check_settle(wait, only="still").verdicts
+    line = wait.__code__.co_firstlineno + 1
+    assert verdict.problems[-1].endswith(f"({__file__}:{line}, in wait)")
+
+
+def test_a_probe_in_process_passes_without_what_it_cannot_do() -> None:
+    report = check_probe(probing.in_process, level="verified", capabilities=Capabilities(bounds_probe=False))
+    assert report.failed == ()
+    assert [gap.partition(":")[0] for gap in report.gaps] == ["hangs", "hangs-and-ignores-sigterm"]
+
+
+def test_the_hint_of_an_answer_that_was_cut_off() -> None:
+    (verdict,) = check_probe(probing.naive, level="verified", only="truncated").verdicts
+    assert "The output ended without a newline" in verdict.problems[0]
+    claimed = Capabilities(sees_truncation=False)
+    assert check_probe(probing.naive, level="verified", only="truncated", capabilities=claimed).passes
+
+
 def test_the_same_story_every_time() -> None:
     def told() -> str:
         (verdict,) = check_settle(waiting.Common(), level="verified", only="two-stages", seed=3).verdicts
@@ -94,7 +159,7 @@ def test_the_same_story_every_time() -> None:
         (lambda: check_settle(None), "wait is None, which cannot be called"),  # type: ignore[arg-type]  # that is the test
         (lambda: check_settle(lambda: None), "wait cannot be called as wait(since_kill=…, max_wait=…)"),
         (lambda: check_settle(waiting.Common(), injects_probe=True), "wait(probe=…, since_kill=…, max_wait=…)"),
-        (lambda: check_settle(waiting.Common(), only="rmap"), "no scenario 'rmap'; there are cold-start"),
+        (lambda: check_settle(waiting.Common(), only="rmap"), "no scenario 'rmap'; there are called-late"),
         (lambda: check_settle(waiting.Common(), only=[]), "no scenario in an empty list"),
         (lambda: check_settle(waiting.Common(), level="best"), "there is no level 'best'"),  # type: ignore[arg-type]  # that is the test
         (lambda: check_settle(waiting.Common(), lock=3), "lock is 3, which has no acquire()"),

@@ -83,7 +83,7 @@ def run(capfd: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, s
 def test_a_wait_that_passes(capfd: pytest.CaptureFixture[str]) -> None:
     status, out, _ = run(capfd, "own_backend:make")
     assert status == 0
-    assert out.endswith("settle, level upstream: 16 passed, 0 failed, 1 gap\n")
+    assert out.endswith("settle, level upstream: 20 passed, 0 failed, 1 gap\n")
     assert "  holds-no-lock: no lock was given" in out
     assert "a wait that talks" not in out
 
@@ -123,7 +123,7 @@ def test_json_and_the_kinds(capfd: pytest.CaptureFixture[str]) -> None:
         (("own_backend:nothing",), "'own_backend' has no 'nothing'"),
         (("own_backend:number",), "made 5: a wait takes since_kill and max_wait"),
         (("own_backend:raises",), r"raised OSError: no \x1b[31mbackend here. --kind says what it is"),
-        (("own_backend:make", "--only", "rmap"), "there is no scenario 'rmap'; there are cold-start"),
+        (("own_backend:make", "--only", "rmap"), "there is no scenario 'rmap'; there are called-late"),
         (("own_backend:make", "--without", "speed"), "there is no capability speed; there are cadence"),
         (("own_backend:make", "--limit", "0"), "a limit of 0 s leaves no time"),
     ],

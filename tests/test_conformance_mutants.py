@@ -30,6 +30,10 @@ UPSTREAM_MUTANTS: list[tuple[Callable[[], Any], str]] = [
     (waiting.FirstGpuOnly, "two-gpus-one-draining"),
     (waiting.SumsGpus, "two-gpus-cancel-out"),
     (waiting.OneSample, "ramp"),
+    (waiting.OnlyGrowthCounts, "free-falls"),
+    (waiting.MaxWaitFromTheKill, "called-late"),
+    (waiting.StaleAfterOne, "ten-seconds-later"),
+    (waiting.StaleAfterFourteen, "just-before-stale"),
     (waiting.ProbesWhenCold, "cold-start"),
     (waiting.WaitsWhenCold, "cold-start"),
     (waiting.NeverStale, "stale-kill"),
@@ -64,6 +68,7 @@ VERIFIED_MUTANTS: list[tuple[Callable[[], Any], str]] = [
     (waiting.FirstGpuOnly, "eight-gpus"),
     (waiting.Common, "one-gpu-not-started"),
     (waiting.MovesOff, "one-probe-fails"),
+    (waiting.IgnoresIndexChange, "index-set-shrinks"),
     (waiting.AtMostTwoSeconds, "five-seconds"),
     (waiting.StaleAfterFifteen, "old-kill-not-back"),
     (waiting.BoundedByTerm, "stubborn-probe"),
@@ -82,10 +87,12 @@ VERIFIED_MUTANTS: list[tuple[Callable[[], Any], str]] = [
 KILL_MUTANTS: list[tuple[Callable[[], Any], str]] = [
     (killing.StampsNothing, "nothing-to-kill"),
     (killing.StampsNothing, "nothing-left-to-kill"),
+    (killing.KeepsItsProcess, "nothing-left-to-kill"),
     (killing.OnTheWayOut, "terminate-raises"),
     (killing.OnTheWayOut, "wait-raises"),
     (killing.WallClock, "kills-and-stamps"),
     (killing.AtOnce, "kills-and-stamps"),
+    (killing.NeverReaps, "wait-raises"),
     (killing.StampFirst, "dies-late"),
     (killing.NeverForces, "sigterm-ignored"),
     (killing.ForcedUnstamped, "sigterm-ignored"),
@@ -159,6 +166,12 @@ def test_wrong_kill_routines(mutant: Callable[[], Any], scenario: str) -> None:
     assert check_kill_record(lambda: mutant().routine(), level="verified", only=scenario).failed == (scenario,)
 
 
+def test_a_process_that_was_not_reaped_is_named() -> None:
+    report = check_kill_record(lambda: killing.NeverReaps().routine(), only=["kills-and-stamps", "wait-raises"])
+    for verdict in report.verdicts:
+        assert any("is dead and was not reaped" in problem for problem in verdict.problems)
+
+
 @pytest.mark.parametrize(("mutant", "scenario"), PROBE_MUTANTS, ids=_ids(PROBE_MUTANTS))
 def test_wrong_probes(mutant: Callable[[], Any], scenario: str) -> None:
     assert check_probe(mutant, level="verified", only=scenario).failed == (scenario,)
@@ -188,6 +201,16 @@ def test_the_common_wait_passes_level_upstream() -> None:
 
     report = check_settle(two_samples, lock=threading.Lock())
     assert (report.failed, report.gaps) == ((), ())
+
+
+def test_one_reading_through_nvml_is_one_probe() -> None:
+    report = check_settle(waiting.ThroughNvml())
+    assert report.failed == ()
+
+
+@pytest.mark.parametrize("make", [waiting.GoesOnAndSaysSo, waiting.Common])
+def test_who_loses_a_gpu_may_give_up_or_go_on_and_say_so(make: Callable[[], Any]) -> None:
+    assert check_settle(make(), level="verified", only="index-set-shrinks").passes
 
 
 @pytest.mark.parametrize("name", [one.name for one in selected(SETTLE, "verified")])

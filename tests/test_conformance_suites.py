@@ -114,16 +114,16 @@ class TestKills(KillRecordSuite):
         return KillRoutine(adopt=held.append, kill=kill, stamp=lambda: stamp[0])
 """
     result = run(pytester, code, "-v", "-s", "--virtual-clock", "--strict-markers", "--timeout=20", "-k", "not Nobody")
-    result.assert_outcomes(passed=27, skipped=1)
+    result.assert_outcomes(passed=31, skipped=1)
     result.stdout.fnmatch_lines(
         ["*not judged by the conformance suites*", "*TestOurSettle::test_settle?holds-no-lock?: no lock was given"]
     )
     pids, own = pytester.path / "pids", pytester.path / "own"
     found = pids.read_text(encoding="utf-8").split()
-    assert len(found) == 16
+    assert len(found) == 20
     assert len({*found, own.read_text(encoding="utf-8").strip()}) == 2  # one worker for the file, and this process
     pids.unlink()
-    run(pytester, code, "--pdb", "-x", "-k", "cold-start and OurSettle or own").assert_outcomes(passed=2, deselected=26)
+    run(pytester, code, "--pdb", "-x", "-k", "cold-start and OurSettle or own").assert_outcomes(passed=2, deselected=30)
     assert set(pids.read_text(encoding="utf-8").split()) == {own.read_text(encoding="utf-8").strip()}
     result.stdout.fnmatch_lines(["*seen by the terminal*"])
     result.stdout.fnmatch_lines(["*OfAnotherName::test_settle?ramp?*"])

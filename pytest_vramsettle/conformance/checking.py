@@ -17,6 +17,7 @@ from pytest_vramsettle.conformance.model import (
     Scenario,
     Verdict,
     seconds,
+    short,
 )
 from pytest_vramsettle.conformance.stage import Stage, told_end, told_probes
 
@@ -72,17 +73,39 @@ def judge(scenario: Scenario, stage: Stage, seen: Observation, level: Level, cap
     judged = [_ENDS if scenario.may_raise else _RETURNS, *(one for one in checks if one not in gaps)]
     if not scenario.leaves:
         judged.append(_LEAVES_NOTHING)
-    first = judged[0].judge(seen)
+    first = _never_ran(scenario, seen) or judged[0].judge(seen)
     # What follows from not having returned is no news.
     problems = [first] if first else [problem for one in judged if (problem := one.judge(seen)) is not None]
+    unknown = _not_covered(scenario, stage)
     return Verdict(
         scenario=scenario.name,
         kind=scenario.kind,
         status="failed" if problems else "passed",
-        problems=tuple(problems),
-        gaps=tuple(f"{one.expects}: the capability {one.needs} is not claimed" for one in gaps),
+        problems=(*unknown, *problems) if problems else (),
+        gaps=(*(f"{one.expects}: the capability {one.needs} is not claimed" for one in gaps), *unknown),
         story=story_of(scenario, seen, judged, stage.seed),
         timeline=stage.timeline(),
+    )
+
+
+_JUDGED = {"settle": "wait", "kills": "kill routine", "reload": "backend"}
+
+
+def _not_covered(scenario: Scenario, stage: Stage) -> tuple[str, ...]:
+    """What was asked of the fake that it does not know: its refusal is not the implementation's fault."""
+    asked = dict.fromkeys((call.via, call.name) for call in stage.driver.calls if not call.covered)
+    what = _JUDGED.get(scenario.kind, scenario.kind)
+    return tuple(f"the fake {via} does not cover {name!r}: this says nothing of your {what}" for via, name in asked)
+
+
+def _never_ran(scenario: Scenario, seen: Observation) -> str | None:
+    """A generator is not begun by the call that makes it. A probe may be one: its readings are iterated."""
+    import inspect
+
+    if scenario.kind == "probe" or not (inspect.isgenerator(seen.result) or inspect.isasyncgen(seen.result)):
+        return None
+    return (
+        f"it returned a generator, {short(seen.result, 60)}: nothing of it has run. A plain or async function is wanted"
     )
 
 

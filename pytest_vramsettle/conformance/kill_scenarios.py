@@ -58,15 +58,21 @@ def kill_play(
             stage.call(subject.kill, allowed=30.0, label="kill")
             stage.clock.sleep(3.0)
         popen = victims[0].popen if process else None
+        reaped = _watched(popen) if popen is not None else []
         if popen is not None and breaks:
             _break(popen, breaks)
-        subject.adopt(popen)
+        if process or not before:  # after a kill the routine has to know by itself that there is nothing left
+            subject.adopt(popen)
         stage.begin()
         earlier = _stamp_ns(stage, subject)
         if then is not None:
             then(stage)
         seen = stage.call(subject.kill, allowed=30.0, label="kill")
-        return _with_facts(stage, subject, seen, victims if process else [], earlier)
+        if popen is not None:
+            for name in ("wait", "poll", breaks):  # one that was never called would break the clearing up
+                vars(popen).pop(name, None)
+        seen = _with_facts(stage, subject, seen, victims if process else [], earlier)
+        return replace(seen, notes=(*seen.notes, ("reaped", bool(reaped))))
 
     return play
 
@@ -102,11 +108,26 @@ def load_play(*, killed: bool) -> Callable[[Stage, KillRoutine], Observation]:
     return play
 
 
+def _watched(popen: subprocess.Popen[bytes]) -> list[str]:
+    """Grows by what learns from this process how it ended, and so reaps it."""
+    asked: list[str] = []
+
+    def noted(name: str, real: Callable[..., Any], *arguments: Any, **keywords: Any) -> Any:
+        status = real(*arguments, **keywords)
+        if status is not None:  # terminate() itself polls, before
+            asked.append(name)
+        return status
+
+    for name in ("wait", "poll"):
+        setattr(popen, name, functools.partial(noted, name, getattr(popen, name)))
+    return asked
+
+
 def _break(popen: subprocess.Popen[bytes], method: str) -> None:
     real = getattr(popen, method)
 
     def broken(*arguments: Any, **keywords: Any) -> Any:
-        delattr(popen, method)  # once
+        vars(popen).pop(method, None)  # once
         real(*arguments, **keywords)
         if method != "wait":
             popen.wait()
@@ -160,6 +181,13 @@ def _dead(seen: Observation) -> str | None:
     return f"PID {', '.join(map(str, alive))} still lives" if alive else None
 
 
+def _reaped(seen: Observation) -> str | None:
+    # The fake reaps what has died, and finds 0 where somebody else did so by its PID.
+    if seen.note("reaped") or seen.note("exit_status") in (None, 0):
+        return None
+    return "it left a zombie: the process is dead and was not reaped, by wait() or poll()"
+
+
 def _asked_first(seen: Observation) -> str | None:
     status = seen.note("exit_status")
     return None if status == -15 else f"the process ended with status {status}, not by SIGTERM (-15)"
@@ -182,6 +210,7 @@ def _told(instant: int | None) -> str:
 _NO_STAMP = Check("leaves the stamp alone", _no_new_stamp)
 _STAMPS = Check("stamps the kill on time.monotonic(), after the death and before it returns", _stamped)
 _KILLS = Check("ends the process", _dead)
+_REAPS = Check("reaps the process", _reaped)
 _ASKS = Check("asks with SIGTERM first", _asked_first)
 
 _kills = functools.partial(Scenario, kind="kills", levels=LEVELS)
@@ -207,7 +236,7 @@ KILLS: tuple[Scenario, ...] = (
         scripted="a server that obeys SIGTERM",
         machine=_SERVER,
         play=kill_play(),
-        checks=(_KILLS, _ASKS, _STAMPS),
+        checks=(_KILLS, _REAPS, _ASKS, _STAMPS),
     ),
     _kills(
         name="nothing-to-kill",
@@ -220,7 +249,7 @@ KILLS: tuple[Scenario, ...] = (
     _kills(
         name="nothing-left-to-kill",
         about="a second unload must not renew the stamp of the first",
-        scripted="a server was killed 3 s ago; now there is no process",
+        scripted="a server was killed 3 s ago, and nothing was started since",
         machine=_SERVER,
         play=kill_play(process=False, before="kill"),
         checks=(AT_ONCE, _NO_STAMP),
@@ -256,7 +285,7 @@ KILLS: tuple[Scenario, ...] = (
         scripted="wait() reaps the server and then raises OSError",
         machine=_SERVER,
         play=kill_play(breaks="wait"),
-        checks=(_STAMPS,),
+        checks=(_REAPS, _STAMPS),
         may_raise=True,
     ),
     _kills(

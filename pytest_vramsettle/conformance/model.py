@@ -40,13 +40,21 @@ class Capabilities:
     Waits that end alike whether memory is back or not leave the caller to guess (level `verified`).
     """
     bounds_probe: bool = True
-    """`max_wait` holds whatever a probe does: a wedged nvidia-smi blocks for its own timeout, often 10 s."""
+    """`max_wait` holds whatever a probe does: a wedged nvidia-smi blocks for its own timeout, often 10 s.
+
+    Of a probe: it ends where nvidia-smi or NVML never answer. An NVML call in one's own process cannot be ended.
+    """
     long_reclaims: bool = True
     """Waits for memory that takes more than `max_wait` of 2 s: 26 s are reported for pinned host memory."""
     by_uuid: bool = True
     """Knows GPUs by UUID: indices change when a card comes back."""
     co_tenants: bool = True
     """Is not fooled by other processes that allocate and release meanwhile."""
+    sees_truncation: bool = True
+    """A probe takes no answer that was cut off in the middle of a number: it looks for the newline at the end.
+
+    Without it "0, 15360" that was cut to "0, 1" places a model on 1 MiB.
+    """
     logs_failures: bool = True
     """A failure of the probe that is not raised is logged, at any level."""
     kills_in_time: bool = True
@@ -64,7 +72,10 @@ class Capabilities:
 
 @dataclass(frozen=True, slots=True)
 class Sighting:
-    """One probe as the driver saw it: all calls of one instant. Nanoseconds since the scenario began."""
+    """One probe as the driver saw it: all calls of one instant, and NVML calls that follow each other at once.
+
+    Nanoseconds since the scenario began.
+    """
 
     at_ns: int
     answered_ns: int | None
@@ -74,14 +85,26 @@ class Sighting:
     """Exit status of nvidia-smi, or NVML's return code."""
     free: tuple[int, ...]
     """True free bytes by index at the answer."""
+    covered: bool = True
+    """False where the fake does not know what was asked."""
 
     def __str__(self) -> str:
         end = "no answer" if self.answered_ns is None else f"status {self.status}"
         took = (
             "" if self.answered_ns in (None, self.at_ns) else f" after {seconds((self.answered_ns or 0) - self.at_ns)}"
         )
+        head = f"{seconds(self.at_ns)}  {self.via}: {end}{took}"
+        if not self.covered:
+            return f"{head}; the fake does not cover what was asked"
+        if self.failed:
+            return head
         free = ", ".join(f"{size // MIB}" for size in self.free)
-        return f"{seconds(self.at_ns)}  {self.via}: {end}{took}; free MiB by index: {free or 'no GPU'}"
+        return f"{head}; free MiB by index: {free or 'no GPU'}"
+
+    @property
+    def failed(self) -> bool:
+        """Whether it was answered with an error, or not at all."""
+        return self.status != 0 or self.answered_ns is None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

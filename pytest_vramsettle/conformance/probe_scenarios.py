@@ -112,6 +112,7 @@ def _no_pipes(seen: Observation) -> str | None:
 
 _TRUTH = Check("returns every GPU with its free memory in MiB", functools.partial(_wrong, complete=True))
 _NO_LIE = Check("raises, or returns only what is so", functools.partial(_wrong, complete=False))
+_NOT_CUT = Check("raises, or returns only what is so", lambda seen: _cut_off(seen))
 _ORDER = Check("returns indices in order", _in_order)
 _NOTHING = Check("raises, or returns nothing", _says_nothing)
 _PIPES = Check("opens no pipe that stays open", _no_pipes)
@@ -226,8 +227,9 @@ PROBE: tuple[Scenario, ...] = (
         scripted="nvidia-smi is cut off in the middle of its output and exits 0",
         machine=_ONE,
         play=probe_play(then=_fault(Fault.truncated())),
-        checks=(within(_BOUND), _NO_LIE),
+        checks=(within(_BOUND), _NOT_CUT),
         may_raise=True,
+        needs="sees_truncation",
     ),
     _probe(
         name="not-available",
@@ -255,6 +257,7 @@ PROBE: tuple[Scenario, ...] = (
         play=probe_play(then=_fault(Fault.hang())),
         checks=(within(_BOUND), _NOTHING),
         may_raise=True,
+        needs="bounds_probe",
     ),
     _probe(
         name="hangs-and-ignores-sigterm",
@@ -264,6 +267,7 @@ PROBE: tuple[Scenario, ...] = (
         play=probe_play(then=_fault(Fault.ignores_sigterm())),
         checks=(within(_BOUND), _NOTHING),
         may_raise=True,
+        needs="bounds_probe",
     ),
     _probe(
         name="holds-pipe",
@@ -292,6 +296,13 @@ PROBE: tuple[Scenario, ...] = (
         checks=(_TRUTH, _PIPES),
     ),
 )
+
+
+def _cut_off(seen: Observation) -> str | None:
+    wrong = _wrong(seen, complete=False)
+    if wrong is None:
+        return None
+    return f"{wrong}. The output ended without a newline, which nvidia-smi's never does: that tells that it was cut off"
 
 
 def _lost(seen: Observation) -> str | None:

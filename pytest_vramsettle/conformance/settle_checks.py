@@ -6,7 +6,7 @@ import re
 import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from fake_gpu import Fault
@@ -170,6 +170,23 @@ def not_misread(limit_mib: int = MISREAD_MIB) -> Check:
     return Check(f"returns when no more than {limit_mib} MiB are missing, or says that they are", judge)
 
 
+def gives_up_or_tells(soon: float) -> Check:
+    """So soon it need say nothing, but that all is well; later it has to tell what is missing."""
+    later = not_misread()
+
+    def judge(seen: Observation) -> str | None:
+        if seen.elapsed_ns <= soon * SECOND and seen.trusted is None:
+            return None
+        return later.judge(seen)
+
+    return Check(f"gives up within {soon:g} s, or {later.expects}", judge, levels=("verified",))
+
+
+def only_upstream(*checks: Check) -> tuple[Check, ...]:
+    """Asked at level `upstream` alone."""
+    return tuple(replace(one, levels=("upstream",)) for one in checks)
+
+
 def says(trust: bool) -> Check:
     """It says whether the next reading may be trusted."""
 
@@ -202,6 +219,8 @@ def logs_failure() -> Check:
         own = [record for record in seen.logs if record.name != "asyncio"]
         if any(one.exc_info or one.levelno >= 30 or _FAILURE.search(one.getMessage()) for one in own):
             return None
+        if not any(one.failed for one in seen.probes):
+            return f"the probe that fails was never made: it was over after {len(seen.probes)} that did not"
         return f"the probe failed and nothing was logged of it ({len(own)} records in all)"
 
     return Check("logs the probe's failure, at any level", judge, "logs_failures")

@@ -5,15 +5,18 @@ from __future__ import annotations
 import functools
 
 from fake_gpu import Fault, Gpu, Process, Ramp
+from fake_gpu.units import GIB
 from pytest_vramsettle.conformance.model import LEVELS, Scenario
 from pytest_vramsettle.conformance.settle_checks import (
     AT_ONCE,
     SLOW_SMI,
     at_most_probes,
+    gives_up_or_tells,
     lock_play,
     lock_was_free,
     logs_failure,
     no_probe_from,
+    only_upstream,
     probes,
     sees_it_back,
     settle_play,
@@ -23,7 +26,8 @@ from pytest_vramsettle.conformance.stage import Stage
 
 _settle = functools.partial(Scenario, kind="settle")
 
-STEPPED = Ramp.points([(0.0, 0.0), (0.2, 0.0), (0.2, 1500 / 1550), (0.4, 1500 / 1550), (0.4, 1.0)])
+_STEPS = ((0.0, 0.0), (0.2, 0.0), (0.2, 1500 / 1550), (0.4, 1500 / 1550), (0.4, 1.0))
+STEPPED = Ramp.points(_STEPS)
 
 
 def card(stage: Stage, memory: str, **arguments: str) -> Gpu:
@@ -96,6 +100,24 @@ def _faulty(stage: Stage, *, fault: Fault, after: int, times: int | None) -> Non
         stage.driver.inject(fault, via="nvmlDeviceGetMemoryInfo", after=after, times=times)
 
 
+def _beside_a_taker(stage: Stage) -> None:
+    gpu = card(stage, "24 GiB")
+    stage.driver.process(gpu, used="1 GiB", name="neighbour")
+    victim(stage, gpu, "8 GiB", Ramp.step(after="1100ms"))
+
+
+def _take(stage: Stage) -> None:
+    neighbour = next(one for one in stage.driver.processes if one.name == "neighbour")
+    for number in range(20):
+        stage.driver.at(0.02 + 0.05 * number, functools.partial(neighbour.hold, GIB + (number + 1) * GIB // 2))
+
+
+def _late(pause: float) -> Ramp:
+    """As STEPPED, so many seconds later."""
+    begun = [(pause + at, share) for at, share in _STEPS[1:]]
+    return Ramp.points([_STEPS[0], *begun])
+
+
 DRIFTING = one_card("143158 MiB", "70 GiB", Ramp.linear("5s"))
 _RAMP = one_card("11550 MiB", "1550 MiB", STEPPED)
 
@@ -137,6 +159,15 @@ UPSTREAM: tuple[Scenario, ...] = (
         checks=(within(1.2), sees_it_back(), probes(4)),
     ),
     _settle(
+        name="free-falls",
+        levels=("upstream",),
+        about="free memory that falls stands no more still than what grows",
+        scripted="a neighbour takes 0.5 GiB every 50 ms until 1.0 s; the 8 GiB of the dead come back at 1.1 s",
+        machine=_beside_a_taker,
+        play=settle_play(then=_take),
+        checks=(within(2.0), sees_it_back(), probes(7)),
+    ),
+    _settle(
         name="two-percent",
         levels=("upstream",),
         about="on a large card 256 MiB are noise: 2 % of what is free count as still",
@@ -162,6 +193,24 @@ UPSTREAM: tuple[Scenario, ...] = (
         machine=one_card("24 GiB", "8 GiB", Ramp.linear("600ms", after="150ms")),
         play=settle_play(pause=20.0),
         checks=(AT_ONCE, at_most_probes(0)),
+    ),
+    _settle(
+        name="ten-seconds-later",
+        levels=LEVELS,
+        about="a load that comes 10 s after a slow kill has to wait as well",
+        scripted="the load comes 10 s after the kill; free: 10000 MiB then, 11500 0.2 s later, 11550 0.4 s later",
+        machine=one_card("11550 MiB", "1550 MiB", _late(10.0)),
+        play=settle_play(pause=10.0),
+        checks=(within(1.2), sees_it_back(), probes(3)),
+    ),
+    _settle(
+        name="just-before-stale",
+        levels=LEVELS,
+        about="a kill is stale after 15 s, and not before",
+        scripted="the load comes 14.9 s after the kill; free: 10000 MiB then, 11500 0.2 s later, 11550 0.4 s later",
+        machine=one_card("11550 MiB", "1550 MiB", _late(14.9)),
+        play=settle_play(pause=14.9),
+        checks=(within(1.2), sees_it_back(), probes(3)),
     ),
     _settle(
         name="no-gpu",
@@ -216,7 +265,7 @@ UPSTREAM: tuple[Scenario, ...] = (
         scripted="two GPUs; the second is gone 0.1 s after the kill; 8 GiB come back in 4 s on the first",
         machine=_two_cards,
         play=settle_play(then=_remove_the_other),
-        checks=(within(0.6), at_most_probes(6), probes(2)),
+        checks=(*only_upstream(within(0.6), at_most_probes(6), probes(2)), within(2.0), gives_up_or_tells(0.6)),
     ),
     _settle(
         name="drifting",
@@ -235,6 +284,15 @@ UPSTREAM: tuple[Scenario, ...] = (
         machine=DRIFTING,
         play=settle_play(max_wait=1.1),
         checks=(within(1.1, least=0.6), no_probe_from(1.1)),
+    ),
+    _settle(
+        name="called-late",
+        levels=LEVELS,
+        about="max_wait counts from the call: a load that comes 3 s after the kill has all of it",
+        scripted="70 GiB come back in 6 s; the load comes 3 s after the kill; max_wait=2.0",
+        machine=one_card("143158 MiB", "70 GiB", Ramp.linear("6s")),
+        play=settle_play(pause=3.0),
+        checks=(within(2.0, least=1.5), no_probe_from(2.0)),
     ),
     _settle(
         name="slow-probe",

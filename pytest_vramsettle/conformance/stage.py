@@ -6,15 +6,20 @@ import asyncio
 import contextlib
 import inspect
 import logging
+import mmap
 import os
 import signal
+import sysconfig
 import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+import fake_gpu
+import pytest_vramsettle
+from fake_gpu import Call as DriverCall
 from fake_gpu import Driver, Gpu, Process
 from pytest_vramsettle import _procfs
 from pytest_vramsettle.conformance.model import SECOND, Observation, Sighting, seconds
@@ -25,6 +30,8 @@ if TYPE_CHECKING:
 
 _PATIENCE_NS = 60 * SECOND
 """Virtual time beyond what a scenario allows after which an implementation is given up."""
+_TOGETHER_NS = SECOND // 1000
+"""NVML calls of one process that follow each other's answers within this are one probe."""
 _LEFT_GRACE = 15.0
 """Virtual seconds after which a process that a wait has left behind is called left: probes have timeouts of 10 s."""
 
@@ -39,6 +46,8 @@ class _Call:
     ended_ns: int = 0
     missing: int = 0
     cancel: Callable[[], object] | None = None
+    forked: mmap.mmap = field(default_factory=lambda: mmap.mmap(-1, 1))
+    """Shared with children: 1 where one of them returned from the call, too."""
 
 
 @dataclass(slots=True)
@@ -141,7 +150,7 @@ class Stage:
             probes=self.sightings(),
             missing=call.missing,
             logs=tuple(logs),
-            left=self.left() if call.done else (),
+            left=self._left_by(call) if call.done else (),
             notes=notes,
         )
         wait = label == "wait"
@@ -150,6 +159,7 @@ class Stage:
         return seen
 
     def _run(self, call: _Call, function: Callable[[], Any]) -> None:
+        own = os.getpid()
         try:
             result = function()
             if inspect.isawaitable(result):
@@ -157,6 +167,9 @@ class Stage:
             call.result = result
         except BaseException as error:  # SystemExit and all: it is the implementation's
             call.error = described(error)
+        if os.getpid() != own:  # a child that the implementation has forked, and that came back like its parent
+            call.forked[0] = 1
+            os._exit(0)
         call.ended_ns, call.missing, call.done = self.now_ns, self.missing(), True
 
     # -- what is seen
@@ -177,17 +190,30 @@ class Stage:
     def sightings(self) -> tuple[Sighting, ...]:
         """The probes since the last call, or since the beginning."""
         self._look()
-        seen: dict[int, Sighting] = {}
+        seen: list[Sighting] = []
+        latest: dict[int, int] = {}  # the place in `seen` of each process's last NVML call
         for call in self.driver.calls[self._calls_before :]:
-            delay = sum(fault.delay_ns for fault in call.faults)
-            answered = None if call.code is None else call.at_ns + delay
-            free = self._free_at(call.at_ns if answered is None else min(answered, self.clock.monotonic_ns()))
-            end_ns = None if answered is None else answered - self.zero_ns
-            at_ns = call.at_ns - self.zero_ns
-            before = seen.get(at_ns)
-            status = call.code if before is None or before.status == 0 else before.status
-            seen[at_ns] = Sighting(at_ns, end_ns, call.via, status, free)
-        return tuple(seen.values())
+            one = self._sighting(call)
+            place = latest.get(call.pid) if call.via == "nvml" else None
+            if place is None or not _follows(seen[place], one):
+                place = len(seen) - 1 if seen and seen[-1].at_ns == one.at_ns else len(seen)
+            if place == len(seen):
+                seen.append(one)
+            else:
+                seen[place] = _joined(seen[place], one)
+            if call.via == "nvml":
+                latest[call.pid] = place
+        return tuple(seen)
+
+    def _sighting(self, call: DriverCall) -> Sighting:
+        answered = None if call.code is None else call.at_ns + sum(fault.delay_ns for fault in call.faults)
+        free = self._free_at(call.at_ns if answered is None else min(answered, self.clock.monotonic_ns()))
+        end_ns = None if answered is None else answered - self.zero_ns
+        return Sighting(call.at_ns - self.zero_ns, end_ns, call.via, call.code, free, call.covered)
+
+    def _left_by(self, call: _Call) -> tuple[str, ...]:
+        left = self.left()
+        return (*left, "a copy of the caller: it forked, and the child returned as well") if call.forked[0] else left
 
     def left(self) -> tuple[str, ...]:
         """Processes that are there and were not, in words; they are killed."""
@@ -219,11 +245,32 @@ async def _awaited(result: Any, call: _Call) -> Any:
     return await task
 
 
+def _follows(before: Sighting, one: Sighting) -> bool:
+    """Whether this NVML call belongs to the reading: what it was asked for follows the answer before it at once."""
+    return before.answered_ns is not None and one.at_ns - before.answered_ns <= _TOGETHER_NS
+
+
+def _joined(first: Sighting, more: Sighting) -> Sighting:
+    status = more.status if first.status == 0 else first.status
+    covered = first.covered and more.covered
+    return replace(first, answered_ns=more.answered_ns, via=more.via, status=status, free=more.free, covered=covered)
+
+
 def described(error: BaseException) -> str:
-    """What was raised, and where."""
+    """What was raised, and where: the innermost line that is the implementation's own."""
     frames = traceback.extract_tb(error.__traceback__)
-    place = f" ({frames[-1].filename}:{frames[-1].lineno}, in {frames[-1].name})" if frames else ""
+    own = [frame for frame in frames if _is_own(frame.filename)]
+    last = (own or frames)[-1:]
+    place = "".join(f" ({frame.filename}:{frame.lineno}, in {frame.name})" for frame in last)
     return f"{type(error).__name__}: {error}{place}"
+
+
+def _is_own(filename: str) -> bool:
+    """Whether a file is of neither the standard library, nor an installed package, nor this plugin."""
+    paths = sysconfig.get_paths()
+    others = [paths[name] for name in ("stdlib", "platstdlib", "purelib", "platlib")]
+    others += [*pytest_vramsettle.__path__, *fake_gpu.__path__]
+    return not filename.startswith(("<frozen ", *(os.path.join(path, "") for path in others)))
 
 
 def _children() -> frozenset[int]:
