@@ -64,6 +64,8 @@ static int obey(int fd, const char *order, uint32_t size)
     case 'i':
         signal(SIGTERM, SIG_IGN);
         return -1;
+    case 'w': /* it waits from here on; whoever is impatient may end it */
+        return -1;
     case 'g':
         leave_grandchild(fd);
         return -1;
@@ -77,6 +79,11 @@ static int obey(int fd, const char *order, uint32_t size)
 int main(int argc, char **argv)
 {
     char path[PATH_MAX], directory[PATH_MAX];
+    /* A SIGTERM that comes before the first order waits for it: that may be to ignore SIGTERM. */
+    sigset_t held, before;
+    sigemptyset(&held);
+    sigaddset(&held, SIGTERM);
+    sigprocmask(SIG_BLOCK, &held, &before);
     int fd = connect_along_links((const char *)getauxval(AT_EXECFN), 'S', path);
     const char *here = getcwd(directory, sizeof directory) != NULL ? directory : "";
     if (fd < 0 || send_request(fd, argc, argv, here, isatty(STDOUT_FILENO) ? "tty" : "") != 0)
@@ -91,6 +98,7 @@ int main(int argc, char **argv)
             return no_driver();
         code = obey(fd, order, size);
         free(order);
+        sigprocmask(SIG_SETMASK, &before, NULL);
     }
     return code;
 }

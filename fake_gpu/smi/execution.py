@@ -26,6 +26,8 @@ _CHUNK: Final = (1 << 20) - 1
 """Bytes of output in one order: a frame has 1 MiB at most, and its first byte is the order."""
 
 _IGNORE_SIGTERM: Final = _U32.pack(1) + b"i"
+_WAIT: Final = _U32.pack(1) + b"w"
+"""It waits for the answer. Until its first order the executable holds SIGTERM back, which that may be to ignore."""
 _LEAVE_GRANDCHILD: Final = _U32.pack(1) + b"g"
 _FORTUNE: Final = Misfortune({})
 
@@ -76,7 +78,7 @@ def _round(driver: Driver, plan: _Plan, pid: int, number: int) -> Execution:
     output = _output(plan, Run(driver, request, counted, gpus, now, fortune.failures), fortune)
     code, delay_ns = (None, None) if fortune.delay_ns == NEVER else (output.code, fortune.delay_ns)
     driver.log.write(("nvidia-smi", plan.command_line, pid, now, code, faults, plan.covered, delay_ns))
-    first = _IGNORE_SIGTERM if fortune.ignores_sigterm else b""
+    first = _IGNORE_SIGTERM if fortune.ignores_sigterm else _WAIT if fortune.delay_ns else b""
     if number == 1 and request.filename is not None:
         first += _into_file(request.filename)
     if request.every_ns is None or number == request.count or output.code:
