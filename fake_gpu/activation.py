@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fake_gpu.errors import DriverStateError, InvalidValue, NativesMissing
+from fake_gpu.interrupts import held_back
 from fake_gpu.nvml import inprocess
 from fake_gpu.nvml.dispatch import Session
 from fake_gpu.server import Server
@@ -105,7 +106,7 @@ class Activation:
                 f"no directory can be made in {str(base)!r} ({error.strerror}): set TMPDIR to one that can be "
                 f"written, or pass one: Driver(directory='/tmp')"
             ) from error
-        self._closing.callback(shutil.rmtree, made, ignore_errors=True)
+        self._closing.callback(_remove, made)
         self._lock = os.open(made / "lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
         self._closing.callback(os.close, self._lock)
         fcntl.flock(self._lock, fcntl.LOCK_EX)  # waits at most for a sweeper that looks at it
@@ -150,6 +151,11 @@ _LINKS = (
     ("libnvidia-ml.so.1", "lib/libnvidia-ml.so.1"),
     ("libnvidia-ml.so", "lib/libnvidia-ml.so"),
 )
+
+
+def _remove(directory: Path) -> None:
+    with held_back():
+        shutil.rmtree(directory, ignore_errors=True)
 
 
 def _restore_environment(before: dict[str, str | None], exported: dict[str, str], entries: list[str]) -> None:

@@ -26,6 +26,7 @@ from fake_gpu.errors import DriverStateError, InvalidValue
 from fake_gpu.fault import Fault, Injection, Injections
 from fake_gpu.gpu import Gpu, Presence
 from fake_gpu.history import History
+from fake_gpu.interrupts import held_back
 from fake_gpu.llama import NAME, LlamaServers, make_shape
 from fake_gpu.nvml.dispatch import Nvml, Session
 from fake_gpu.process import ComputeType, Death, Process, open_pidfd
@@ -96,10 +97,14 @@ class Driver:
         self.nvml = Nvml(self)
         self._forget_clock = self.clock.before_jump(self._reach)
         try:
-            self._activation = activation.Activation(self, self._directory)
-            self.mortality.server = self._activation.server
+            with held_back():  # until then nobody would stop what is there
+                self._activation = activation.Activation(self, self._directory)
+                self.mortality.server = self._activation.server
         except BaseException:
             self._forget_clock()
+            if self._activation is not None:
+                self._activation.close()
+                self._activation = None
             raise
         return self
 

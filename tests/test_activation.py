@@ -340,3 +340,23 @@ def test_memory_agrees_for_every_way_of_asking() -> None:
         assert int(printed) == -(-free // 2**20)
         assert gpu.memory.used == 70 * GIB
         pynvml.nvmlShutdown()
+
+
+def test_ctrl_c_while_it_starts_comes_when_it_can_be_undone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the worst moment: the directory is there, and nobody has it yet."""
+    real = tempfile.mkdtemp
+
+    def interrupted(*arguments: object, **keywords: object) -> str:
+        made = real(*arguments, **keywords)  # type: ignore[call-overload]  # whatever it was called with
+        signal.raise_signal(signal.SIGINT)
+        return str(made)
+
+    monkeypatch.setattr(tempfile, "mkdtemp", interrupted)
+    handler = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt), Driver():
+        pytest.fail("it was entered all the same")
+    assert directories() == set()
+    assert signal.getsignal(signal.SIGINT) is handler
+    monkeypatch.undo()
+    with Driver():
+        pass
