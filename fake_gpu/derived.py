@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Mapping
 from typing import Final, Literal
 
 from fake_gpu.gpu import Gpu
@@ -27,6 +29,66 @@ def clock_mhz(gpu: Gpu, name: ClockName) -> int:
         return said
     clock: Clock = getattr(gpu.profile.clocks, name)
     return clock.max if gpu.activity.busy else clock.idle
+
+
+_CLOCK_STEP_MHZ: Final = 15
+"""Between the graphics clocks that a card can be set to: a T4's list goes 1590, 1575, 1560 …"""
+
+EVENT_REASONS: Final[Mapping[str, int]] = {
+    "gpu_idle": 0x1,
+    "applications_clocks_setting": 0x2,
+    "sw_power_cap": 0x4,
+    "hw_slowdown": 0x8,
+    "sync_boost": 0x10,
+    "sw_thermal_slowdown": 0x20,
+    "hw_thermal_slowdown": 0x40,
+    "hw_power_brake_slowdown": 0x80,
+    "display_clock_setting": 0x100,
+}
+"""Why clocks are not higher, by nvidia-smi's names: the bits of NVML's nvmlClocksEventReason…"""
+
+
+def event_reasons(gpu: Gpu) -> int:
+    """The reasons that hold now, as NVML's bits: idle, and what is quoted (by the bits, or reason by reason).
+
+    What `activity.said` has wins over the profile, and of each of them single reasons win over the bits.
+    """
+    reasons = EVENT_REASONS["gpu_idle"] if is_idle(gpu) else 0
+    for quoted in (gpu.profile.smi, gpu.activity.said):
+        reasons = _quoted_reasons(quoted, reasons)
+    return reasons
+
+
+def _quoted_reasons(quoted: Mapping[str, str], reasons: int) -> int:
+    bits = quoted.get("clocks_event_reasons.active", "")
+    with contextlib.suppress(ValueError):  # not quoted, or [N/A]
+        reasons = int(bits, 16)
+    for name, bit in EVENT_REASONS.items():
+        said = quoted.get(f"clocks_event_reasons.{name}")
+        if said == "Active":
+            reasons |= bit
+        elif said is not None:
+            reasons &= ~bit
+    return reasons
+
+
+def supported_clocks(profile: Profile) -> tuple[tuple[int, tuple[int, ...]], ...]:
+    """MHz of the memory, highest first, and of the graphics clocks that go with each.
+
+    Where the profile does not list those: all steps between the highest one and the idle one.
+    """
+    clocks = profile.clocks
+    if clocks.supported_graphics:
+        return tuple(zip(clocks.supported_memory, clocks.supported_graphics, strict=False))
+    steps = tuple(range(clocks.graphics.max, clocks.graphics.idle - 1, -_CLOCK_STEP_MHZ))
+    return tuple((memory, steps) for memory in clocks.supported_memory)
+
+
+def on_windows(gpu: Gpu) -> bool:
+    """Whether the card has a driver model ("WDDM", "TCC"), which there is on Windows alone."""
+    name = "driver_model.current"
+    model = gpu.activity.said.get(name, gpu.profile.smi.get(name, ""))
+    return model.strip("[]") not in ("", "N/A")
 
 
 def link_limit(profile: Profile) -> int:

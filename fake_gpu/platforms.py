@@ -63,7 +63,7 @@ def partition(gpu: Gpu, *devices: str | MigDevice) -> None:
     `gpu.instances` are they; `Process.run_in` puts a process into one. The card has no utilization any more. Raises
     InvalidValue for a name that is none, and for devices that do not fit together.
     """
-    facts = tuple(_device(device, place) for place, device in enumerate(devices))
+    facts = tuple(_device(gpu, device, place) for place, device in enumerate(devices))
     if not facts:
         raise InvalidValue("partition: name the devices, such as partition(gpu, '3g.40gb', '2g.20gb')")
     wanted = sum(device.memory_mib for device in facts)
@@ -100,22 +100,35 @@ def persistence_off(driver: Driver, delay: Duration = "1.2s") -> Callable[[], No
     return end
 
 
-def _device(device: str | MigDevice, place: int) -> MigDevice:
+def _device(gpu: Gpu, device: str | MigDevice, place: int) -> MigDevice:
     if isinstance(device, MigDevice):
         return device
     found = _MIG_NAME.fullmatch(device) if isinstance(device, str) else None
     if found is None:
         raise InvalidValue(f"{device!r} is no MIG device: give a name such as '3g.40gb', or a MigDevice")
     slices = int(found[1])
+    memory_mib = round(int(found[2]) * 1024 * _USABLE)
     return MigDevice(
         name=device,
         gpu_instance=place + 1,
-        memory_mib=round(int(found[2]) * 1024 * _USABLE),
+        memory_mib=memory_mib,
+        bar1_mib=_bar1_share(gpu, memory_mib),
         multiprocessors=16 * slices,
         copy_engines=slices,
         decoders=slices,
         jpeg=slices,
     )
+
+
+def _bar1_share(gpu: Gpu, memory_mib: int) -> int:
+    """MiB of BAR1 of a device with so much memory.
+
+    An H100 with 131072 MiB of BAR1 and 81559 of memory has 49991 free when it is partitioned, of which a 3g.40gb
+    shows 24739 and a 1g.10gb 6184: its eighths of the memory, of what the memory does not fill.
+    """
+    facts = gpu.profile.memory
+    spare = facts.bar1_mib - facts.total_mib
+    return (spare if spare > 0 else facts.bar1_mib) * round(8 * memory_mib / facts.total_mib) // 8
 
 
 def _quote(gpu: Gpu, fields: dict[str, str]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fake_gpu.derived import ClockName, clock_mhz, is_idle
+from fake_gpu.derived import ClockName, clock_mhz, event_reasons, supported_clocks
 from fake_gpu.gpu import Gpu
 from fake_gpu.nvml.codes import NvmlError
 from fake_gpu.nvml.dispatch import Call, nvml
@@ -13,9 +13,6 @@ _NAMES: tuple[ClockName, ...] = ("graphics", "sm", "memory", "video")
 _DOMAINS = 4
 _IDS = 4
 _CURRENT, _CUSTOMER_BOOST = 0, 3
-_STEP_MHZ = 15
-"""Between the graphics clocks that a card can be set to: a T4's list goes 1590, 1575, 1560 …"""
-_REASON_IDLE = 0x1
 _ALL_REASONS = 0x1FF
 
 
@@ -60,26 +57,25 @@ def applications_clock(call: Call, gpu: Gpu, domain: int) -> bytes:
 
 @nvml("nvmlDeviceGetSupportedMemoryClocks")
 def memory_clocks(call: Call, gpu: Gpu, count: int, room: int | None) -> tuple[bytes, bytes]:
-    choices = gpu.profile.clocks.supported_memory
+    choices = supported_clocks(gpu.profile)
     if not choices:
         raise NvmlError("NOT_SUPPORTED")
-    return counted([u32(mhz) for mhz in choices], count, room)
+    return counted([u32(mhz) for mhz, _ in choices], count, room)
 
 
 @nvml("nvmlDeviceGetSupportedGraphicsClocks")
 def graphics_clocks(call: Call, gpu: Gpu, memory_mhz: int, count: int, room: int | None) -> tuple[bytes, bytes]:
-    clocks = gpu.profile.clocks
-    if not clocks.supported_memory:
+    choices = dict(supported_clocks(gpu.profile))
+    if not choices:
         raise NvmlError("NOT_SUPPORTED")
-    if memory_mhz not in clocks.supported_memory:
+    if memory_mhz not in choices:
         raise NvmlError("NOT_FOUND")
-    choices = range(clocks.graphics.max, clocks.graphics.idle - 1, -_STEP_MHZ)
-    return counted([u32(mhz) for mhz in choices], count, room)
+    return counted([u32(mhz) for mhz in choices[memory_mhz]], count, room)
 
 
 @nvml("nvmlDeviceGetCurrentClocksEventReasons", "nvmlDeviceGetCurrentClocksThrottleReasons")
-def event_reasons(call: Call, gpu: Gpu) -> bytes:
-    return u64(_REASON_IDLE if is_idle(gpu) else 0)
+def reasons_now(call: Call, gpu: Gpu) -> bytes:
+    return u64(event_reasons(gpu))
 
 
 @nvml("nvmlDeviceGetSupportedClocksEventReasons", "nvmlDeviceGetSupportedClocksThrottleReasons")

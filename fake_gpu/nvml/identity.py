@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 
+from fake_gpu.derived import on_windows
 from fake_gpu.gpu import Gpu
 from fake_gpu.nvml.codes import NvmlError
 from fake_gpu.nvml.dispatch import Call, nvml
@@ -191,6 +192,8 @@ def display(call: Call, gpu: Gpu) -> bytes:
 
 @nvml("nvmlDeviceGetPersistenceMode")
 def persistence_mode(call: Call, gpu: Gpu) -> bytes:
+    if on_windows(gpu):
+        raise NvmlError("NOT_SUPPORTED")  # Linux alone has it
     return u32(gpu.profile.persistence)
 
 

@@ -8,6 +8,7 @@ from typing import Final
 from fake_gpu.derived import bar1_used
 from fake_gpu.smi.columns import Column, Value
 from fake_gpu.smi.fields import fact, fixed_all, live
+from fake_gpu.smi.fields_place import reason
 from fake_gpu.smi.run import Reading
 
 _BRANDS: Final = {"geforce": "GeForce", "nvidia": "NVIDIA", "nvs": "NVS", "grid": "GRID", "rtx": "RTX"}
@@ -73,5 +74,6 @@ COLUMNS: Final[tuple[Column, ...]] = (
     fact("tlimit.memory_max", "", lambda r: 0 if r.profile.temperature.memory_idle is not None else None),
     fact("memory.power.draw.average", "W", lambda r: None),
     fact("voltage.graphics", "mV", lambda r: None),
+    reason("display_clock_setting"),
     live("clocks.max.video", "MHz", lambda r: r.profile.clocks.video.max),
 )

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Final
 
-from fake_gpu.derived import is_idle, link_generation, link_limit
-from fake_gpu.smi.columns import Column
+from fake_gpu.derived import EVENT_REASONS, event_reasons, link_generation, link_limit, on_windows
+from fake_gpu.smi.columns import Column, Value
 from fake_gpu.smi.fields import DEPRECATED, fact, fixed, fixed_all, live, switch
+from fake_gpu.smi.run import Reading
 
 IDENTITY: Final[tuple[Column, ...]] = (
     live("timestamp", "", lambda r: r.run.timestamp),
@@ -47,7 +48,7 @@ SETUP: Final[tuple[Column, ...]] = (
     fixed("display_mode", "", DEPRECATED),
     fixed("display_attached", "", "Yes"),  # even an H200 says so since driver 590
     live("display_active", "", lambda r: switch(r.profile.display)),
-    live("persistence_mode", "", lambda r: switch(r.profile.persistence)),
+    live("persistence_mode", "", lambda r: None if on_windows(r.gpu) else switch(r.profile.persistence)),
     fixed("addressing_mode", "", "None"),
     fixed("accounting.mode", "", "Disabled"),
     fixed("accounting.buffer_size", "", 4000),
@@ -61,19 +62,40 @@ SETUP: Final[tuple[Column, ...]] = (
     live("pstate", "", lambda r: f"P{r.gpu.activity.pstate}"),
 )
 
-_IDLE_BIT: Final = 0x1  # nvmlClocksEventReasonGpuIdle
+
+def _bits(reading: Reading) -> Value:
+    said = reading.said.get("clocks_event_reasons.active", "")
+    return said if said.startswith("[") else f"0x{event_reasons(reading.gpu):016X}"
+
+
+def reason(name: str) -> Column:
+    """Whether clocks are held down for that reason; one source with the bits, unless the card does not say."""
+    field, bit = f"clocks_event_reasons.{name}", EVENT_REASONS[name]
+
+    def read(reading: Reading) -> Value:
+        said = reading.said.get(field, "Active")
+        if said not in ("Active", "Not Active"):
+            return said
+        return "Active" if event_reasons(reading.gpu) & bit else "Not Active"
+
+    return Column(field, "", read)
+
 
 CLOCK_REASONS: Final[tuple[Column, ...]] = (
     fixed("clocks_event_reasons.supported", "", "0x00000000000001FF"),
-    live("clocks_event_reasons.active", "", lambda r: f"0x{_IDLE_BIT if is_idle(r.gpu) else 0:016X}"),
-    live("clocks_event_reasons.gpu_idle", "", lambda r: "Active" if is_idle(r.gpu) else "Not Active"),
-    *fixed_all(
-        "clocks_event_reasons.applications_clocks_setting clocks_event_reasons.sw_power_cap "
-        "clocks_event_reasons.hw_slowdown clocks_event_reasons.hw_thermal_slowdown "
-        "clocks_event_reasons.hw_power_brake_slowdown clocks_event_reasons.sw_thermal_slowdown "
-        "clocks_event_reasons.sync_boost",
-        "",
-        "Not Active",
+    Column("clocks_event_reasons.active", "", _bits),
+    *(
+        reason(name)
+        for name in (
+            "gpu_idle",
+            "applications_clocks_setting",
+            "sw_power_cap",
+            "hw_slowdown",
+            "hw_thermal_slowdown",
+            "hw_power_brake_slowdown",
+            "sw_thermal_slowdown",
+            "sync_boost",
+        )
     ),
     *fixed_all(
         "clocks_event_reasons_counters.sw_power_cap clocks_event_reasons_counters.sync_boost "

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import lru_cache
 from typing import Final, NamedTuple
-from xml.sax.saxutils import escape
 
 from fake_gpu.derived import tells_margin
 from fake_gpu.smi import log_groups, samples
@@ -13,6 +12,7 @@ from fake_gpu.smi.ctime import ctime
 from fake_gpu.smi.failures import report
 from fake_gpu.smi.layout import OLDER, Node, Template, columns, of_log, template
 from fake_gpu.smi.run import Output, Reading, Run
+from fake_gpu.smi.texts import in_xml
 
 WIDTH: Final = 55
 """Where the colon stands in the text."""
@@ -209,7 +209,7 @@ def _gpu_xml(reading: Reading) -> Iterator[str]:
             yield from log_groups.xml(entry.value, entry.depth, reading)
         else:
             value = shown(entry.value, reading)
-            yield f"{entry.before}{escape(value.removeprefix('0x') if entry.section == 'pci' else value)}{entry.after}"
+            yield f"{entry.before}{in_xml(value.removeprefix('0x') if entry.section == 'pci' else value)}{entry.after}"
 
 
 @lru_cache(maxsize=64)

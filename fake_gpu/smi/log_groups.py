@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Final
-from xml.sax.saxutils import escape
 
+from fake_gpu.derived import supported_clocks
 from fake_gpu.mig import MigInstance
 from fake_gpu.process import Process
 from fake_gpu.smi.run import Reading
+from fake_gpu.smi.texts import in_one_line, in_xml
 from fake_gpu.units import MIB
 from fake_gpu.view import Listed
 
@@ -53,7 +54,13 @@ def listed(reading: Reading) -> list[tuple[Listed, str]]:
     run, gpu = reading.run, reading.gpu
     known = run.measures(gpu)
     rows = sorted(gpu.listed_at(run.now_ns), key=lambda one: one.pid)
-    return [(one, f"{run.mib(one.size)} MiB" if known and one.size is not None else "N/A") for one in rows]
+    return [
+        (
+            one._replace(name=in_one_line(one.name)),
+            f"{run.mib(one.size)} MiB" if known and one.size is not None else "N/A",
+        )
+        for one in rows
+    ]
 
 
 def hides_memory(reading: Reading) -> bool:
@@ -77,46 +84,50 @@ def memory_of(reading: Reading, instance: MigInstance) -> tuple[int, int]:
 
 
 def _mig_pairs(reading: Reading, instance: MigInstance) -> list[tuple[str, str, Pairs]]:
-    facts, mib = instance.facts, reading.run.mib
-    used, free = memory_of(reading, instance)
-    bar1, bar1_used = facts.bar1_mib * MIB, instance.bar1_used
+    """Each section's labels, elements and lines."""
+    errors = "0" if reading.profile.ecc else "N/A"
     return [
-        (
-            "Device Attributes/Shared",
-            "device_attributes/shared",
-            [
-                ("Multiprocessor count", "multiprocessor_count", str(facts.multiprocessors)),
-                ("Copy Engine count", "copy_engine_count", str(facts.copy_engines)),
-                ("Encoder count", "encoder_count", str(facts.encoders)),
-                ("Decoder count", "decoder_count", str(facts.decoders)),
-                ("OFA count", "ofa_count", str(facts.ofa)),
-                ("JPG count", "jpg_count", str(facts.jpeg)),
-            ],
-        ),
+        ("Device Attributes/Shared", "device_attributes/shared", _engines(instance)),
         (
             "ECC Errors/Volatile",
             "ecc_error_count/volatile_count",
-            [("SRAM Uncorrectable", "sram_uncorrectable", "0" if reading.profile.ecc else "N/A")],
+            [("SRAM Uncorrectable", "sram_uncorrectable", errors)],
         ),
-        (
-            "Shared FB Memory Usage",
-            "fb_memory_usage",
-            [
-                ("Total", "total", f"{mib(instance.total)} MiB"),
-                ("Reserved", "reserved", "0 MiB"),
-                ("Used", "used", f"{mib(used)} MiB"),
-                ("Free", "free", f"{mib(free)} MiB"),
-            ],
-        ),
-        (
-            "Shared BAR1 Memory",
-            "bar1_memory_usage",
-            [
-                ("Total", "total", f"{mib(bar1)} MiB"),
-                ("Used", "used", f"{mib(bar1_used)} MiB"),
-                ("Free", "free", f"{mib(bar1 - bar1_used)} MiB"),
-            ],
-        ),
+        ("Shared FB Memory Usage", "fb_memory_usage", _frame_buffer(reading, instance)),
+        ("Shared BAR1 Memory", "bar1_memory_usage", _bar1(reading, instance)),
+    ]
+
+
+def _engines(instance: MigInstance) -> Pairs:
+    facts = instance.facts
+    return [
+        ("Multiprocessor count", "multiprocessor_count", str(facts.multiprocessors)),
+        ("Copy Engine count", "copy_engine_count", str(facts.copy_engines)),
+        ("Encoder count", "encoder_count", str(facts.encoders)),
+        ("Decoder count", "decoder_count", str(facts.decoders)),
+        ("OFA count", "ofa_count", str(facts.ofa)),
+        ("JPG count", "jpg_count", str(facts.jpeg)),
+    ]
+
+
+def _frame_buffer(reading: Reading, instance: MigInstance) -> Pairs:
+    mib = reading.run.mib
+    used, free = memory_of(reading, instance)
+    return [
+        ("Total", "total", f"{mib(instance.total)} MiB"),
+        ("Reserved", "reserved", "0 MiB"),
+        ("Used", "used", f"{mib(used)} MiB"),
+        ("Free", "free", f"{mib(free)} MiB"),
+    ]
+
+
+def _bar1(reading: Reading, instance: MigInstance) -> Pairs:
+    mib, used = reading.run.mib, instance.bar1_used
+    total = instance.facts.bar1_mib * MIB
+    return [
+        ("Total", "total", f"{mib(total)} MiB"),
+        ("Used", "used", f"{mib(used)} MiB"),
+        ("Free", "free", f"{mib(total - used)} MiB"),
     ]
 
 
@@ -191,22 +202,15 @@ def _processes_xml(reading: Reading, depth: int) -> Iterator[str]:
             ("process_name", one.name),
             ("used_memory", memory),
         ):
-            yield f"{indent}\t<{tag}>{escape(value)}</{tag}>\n"
+            yield f"{indent}\t<{tag}>{in_xml(value)}</{tag}>\n"
         yield f"{indent}</process_info>\n"
 
 
 # -- supported clocks
 
 
-def supported_clocks(reading: Reading) -> list[tuple[int, tuple[int, ...]]]:
-    """MHz of the memory, and of the graphics that go with each."""
-    clocks = reading.profile.clocks
-    graphics = clocks.supported_graphics or ((),) * len(clocks.supported_memory)
-    return list(zip(clocks.supported_memory, graphics, strict=False))
-
-
 def _clocks_text(reading: Reading) -> Iterator[str]:
-    clocks = supported_clocks(reading)
+    clocks = supported_clocks(reading.profile)
     if not clocks:
         yield _line(1, "Supported Clocks", "N/A")
         return
@@ -219,7 +223,7 @@ def _clocks_text(reading: Reading) -> Iterator[str]:
 
 def _clocks_xml(reading: Reading, depth: int) -> Iterator[str]:
     indent = "\t" * depth
-    for memory, graphics in supported_clocks(reading):
+    for memory, graphics in supported_clocks(reading.profile):
         yield f"{indent}<supported_mem_clock>\n{indent}\t<value>{memory} MHz</value>\n"
         for one in graphics:
             yield f"{indent}\t<supported_graphics_clock>{one} MHz</supported_graphics_clock>\n"

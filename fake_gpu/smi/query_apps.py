@@ -10,6 +10,7 @@ from fake_gpu.smi.arguments import Request
 from fake_gpu.smi.columns import Column, choose, header_line, row_line
 from fake_gpu.smi.failures import line_by_line
 from fake_gpu.smi.run import Output, Run
+from fake_gpu.smi.texts import in_one_line
 from fake_gpu.view import Listed
 
 
@@ -28,7 +29,7 @@ COLUMNS: Final[tuple[Column, ...]] = (
     Column("gpu_serial", "", lambda app: app.gpu.serial),
     Column("gpu_uuid", "", lambda app: app.gpu.uuid),
     Column("pid", "", lambda app: app.listed.pid),
-    Column("process_name", "", lambda app: app.listed.name),
+    Column("process_name", "", lambda app: in_one_line(app.listed.name)),
     Column("used_gpu_memory", "MiB", lambda app: None if app.listed.size is None else app.run.mib(app.listed.size)),
 )
 

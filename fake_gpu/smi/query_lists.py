@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 from typing import Final, NamedTuple
 
+from fake_gpu.derived import supported_clocks
 from fake_gpu.gpu import Gpu
 from fake_gpu.smi.arguments import Request
 from fake_gpu.smi.columns import Column, Value, choose, header_line, row_line
 from fake_gpu.smi.failures import line_by_line
-from fake_gpu.smi.log_groups import supported_clocks
 from fake_gpu.smi.run import Output, Reading, Run
 
 
@@ -87,7 +87,7 @@ def _remapped(reading: Reading) -> Iterable[Mapping[str, Value]]:
 
 
 def _clocks(reading: Reading) -> Iterable[Mapping[str, Value]]:
-    for memory, graphics in supported_clocks(reading):
+    for memory, graphics in supported_clocks(reading.profile):
         for one in graphics:
             yield {"memory": memory, "graphics": one}
 
