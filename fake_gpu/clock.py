@@ -71,6 +71,33 @@ def time_stands_still() -> bool:
     return time.monotonic_ns() == before
 
 
+_REAL_WALL_NS: Callable[[], int] = functools.partial(time.clock_gettime_ns, time.CLOCK_REALTIME)
+_FROZEN_S, _MOVED_S = 0.01, 1.0
+"""Seconds by which `time.time` differs from the system's clock where freezegun rules it, and from what that was some
+time ago where time-machine does, which rules the system's clock as well."""
+
+
+class WallTime:
+    """Wall time beside a clock, from the moment at which it is made."""
+
+    __slots__ = ("_begun_ns", "_real_ns", "_wall_s")
+
+    def __init__(self, clock: Clock) -> None:
+        self._begun_ns = clock.monotonic_ns()
+        self._real_ns = _REAL_NS()
+        self._wall_s = _REAL_WALL_NS() / 1e9
+
+    def at(self, clock: Clock) -> float:
+        """Seconds since the epoch, now."""
+        said = time.time()
+        if clock.is_real_time:
+            return said
+        expected = self._wall_s + (_REAL_NS() - self._real_ns) / 1e9
+        if abs(said - _REAL_WALL_NS() / 1e9) > _FROZEN_S or abs(said - expected) > _MOVED_S:
+            return said  # in lockstep with the clock, or as the test will have it
+        return self._wall_s + (clock.monotonic_ns() - self._begun_ns) / 1e9
+
+
 class RealClock:
     """Real monotonic time, whatever is patched in `time`; or any function that returns nanoseconds."""
 

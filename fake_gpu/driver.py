@@ -11,7 +11,6 @@ import itertools
 import os
 import subprocess
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
@@ -20,7 +19,7 @@ from fake_gpu import activation, checks
 from fake_gpu.activation import native
 from fake_gpu.agenda import Agenda
 from fake_gpu.calls import Call, CallLog
-from fake_gpu.clock import Cancel, Clock
+from fake_gpu.clock import Cancel, Clock, WallTime
 from fake_gpu.deaths import Deaths
 from fake_gpu.errors import DriverStateError, InvalidValue
 from fake_gpu.fault import Fault, Injection, Injections
@@ -86,6 +85,7 @@ class Driver:
         self._forget_clock: Cancel = lambda: None
         self._directory = directory
         self._owner = os.getpid()
+        self._wall = WallTime(self.clock)
 
     # -- life
 
@@ -489,8 +489,13 @@ class Driver:
         checks.none_kept(self._errors)
 
     def wall_time(self) -> float:
-        """Seconds since the epoch, for time stamps in outputs: what `time.time` says, a test's frozen one included."""
-        return time.time()
+        """Seconds since the epoch, for time stamps in outputs.
+
+        What `time.time` says, a test's frozen one included. On a clock that jumps, where nobody froze wall time, it
+        goes on from what it was when the driver was made, as far as the clock went since then: stamps of a loop of
+        nvidia-smi are as far apart as its rounds.
+        """
+        return self._wall.at(self.clock)
 
     def __repr__(self) -> str:
         state = "active" if self._activation is not None else ("stopped" if self.closed.is_set() else "not active")

@@ -185,7 +185,7 @@ def _xml(run: Run) -> str:
     cuda = "{}.{}".format(*run.driver.cuda_version)
     parts = [
         f'<?xml version="1.0" ?>\n<!DOCTYPE nvidia_smi_log SYSTEM "{dtd}">\n<nvidia_smi_log>\n'
-        f"\t<timestamp>{ctime(run)}</timestamp>\n\t<driver_version>{run.driver_version}</driver_version>\n"
+        f"\t<timestamp>{ctime(run)}</timestamp>\n\t<driver_version>{in_xml(run.driver_version)}</driver_version>\n"
         f"\t<cuda_version>{cuda}</cuda_version>\n\t<attached_gpus>{len(run.counted)}</attached_gpus>\n"
     ]
     for gpu in run.gpus:

@@ -78,7 +78,7 @@ def render(run: Run) -> Output:
 
 
 def _stamp(run: Run, stamps: str) -> str:
-    now = time.localtime(run.driver.wall_time())
+    now = time.localtime(run.wall_time)
     date = f" {time.strftime('%Y%m%d', now)} " if "D" in stamps else ""
     return date + (f" {time.strftime('%H:%M:%S', now)} " if "T" in stamps else "")
 

@@ -91,10 +91,15 @@ class Run:
         return cuts_mib(self.driver_version)
 
     @cached_property
+    def wall_time(self) -> float:
+        """Seconds since the epoch: the same in all stamps of a run."""
+        return self.driver.wall_time()
+
+    @cached_property
     def timestamp(self) -> str:
         """Local time as queries print it: "2026/07/03 22:10:46.109"."""
-        now = self.driver.wall_time()
-        return f"{time.strftime('%Y/%m/%d %H:%M:%S', time.localtime(now))}.{int(now * 1000) % 1000:03d}"
+        shown = time.strftime("%Y/%m/%d %H:%M:%S", time.localtime(self.wall_time))
+        return f"{shown}.{int(self.wall_time * 1000) % 1000:03d}"
 
 
 class Reading:
