@@ -17,6 +17,8 @@ _HOLDERS = "--query-compute-apps=gpu_uuid,pid,used_memory"
 # Exit statuses as `nvidia-smi --help` documents them.
 _NO_DEVICES = 6
 _LOST = 15
+_UNREACHABLE = "Unable to determine the device handle"
+"""Said of a GPU that fails: since driver 580 with status 0 where another one is well, with 6 where none is."""
 
 _Holders = dict[str, dict[int, int | None]]
 
@@ -37,7 +39,8 @@ class NvidiaSmiProbe:
         if path is None:
             raise ProbeMissing(f"{self._command} is not on PATH")
         finished = run_within(budget, [path, _GPUS, _FORMAT])
-        if finished.status == _NO_DEVICES or finished.stdout.startswith("No devices were found"):
+        none = finished.status == _NO_DEVICES or finished.stdout.startswith("No devices were found")
+        if none and _UNREACHABLE not in finished.stdout + finished.stderr:
             return Reading()
         gpus = list(parse_gpus(_checked(finished, "the memory query")))
         if not gpus:
@@ -55,8 +58,8 @@ def _checked(finished: Finished, query: str) -> str:
     said = (finished.stdout + finished.stderr).strip()
     if finished.status == _LOST or "GPU is lost" in said:
         raise GpuLost(f"nvidia-smi answered {query} with status {finished.status}: {_short(said)}")
-    if finished.status != 0:
-        how = f"status {finished.status}" if finished.status > 0 else f"signal {-finished.status}"
+    if finished.status != 0 or _UNREACHABLE in said:
+        how = f"status {finished.status}" if finished.status >= 0 else f"signal {-finished.status}"
         raise ProbeFailed(f"nvidia-smi answered {query} with {how}: {_short(said)}")
     return finished.stdout
 

@@ -152,9 +152,9 @@ FAILURES = {
     "gpustat": ("((GPU is lost))", "((Unknown Error))"),
     "nvitop": ("ERROR: GPU is Lost", "N/A"),
     "GPUtil": (
-        "'Unable to determine the device handle for GPU 0000:01:00.0: "
+        "'Unable to determine the device handle for GPU0: 0000:01:00.0: "
         "GPU is lost.  Reboot the system to recover this GPU'",
-        "'Unable to determine the device handle for GPU 0000:01:00.0: Unknown Error'",
+        "'Unable to determine the device handle for GPU0: 0000:01:00.0: Unknown Error'",
     ),
 }
 """How each client reports a GPU that is lost, and one that answers UNKNOWN.

@@ -118,7 +118,10 @@ def test_bad_arguments(cards: Driver, options: tuple[str, ...], said: str) -> No
 def test_a_lost_gpu_and_a_broken_driver(cards: Driver) -> None:
     cards.gpus[0].lose()
     done = nvidia_smi("-q", "-x")
-    assert (done.returncode, done.stdout.startswith("Unable to determine the device handle")) == (15, True)
+    said, _, document = done.stdout.partition("\n")
+    assert (done.returncode, said.startswith("Unable to determine the device handle for GPU0: ")) == (0, True)
+    root = ElementTree.fromstring(document)
+    assert (root.findtext("attached_gpus"), len(root.findall("gpu"))) == ("2", 1)
     cards.inject(Fault.nvml("DRIVER_NOT_LOADED"), via="nvidia-smi")
     assert nvidia_smi("-q").returncode == 9
 

@@ -17,6 +17,7 @@ from fake_gpu import Driver, Ramp
 from fake_gpu.nvml.dispatch import BadRequest
 from fake_gpu.smi.execution import execute
 
+LOST = "Unable to determine the device handle for {}: GPU is lost.  Reboot the system to recover this GPU\n"
 FREE = ("--query-gpu=index,memory.free,memory.total", "--format=csv,noheader,nounits")
 
 
@@ -209,17 +210,31 @@ def test_unknown_gpus_and_no_gpus(driver: Driver) -> None:
 
 def test_a_lost_gpu_says_so_in_its_place(driver: Driver) -> None:
     driver.gpus[0].lose()
-    lost = (
-        "Unable to determine the device handle for GPU 0000:01:00.0: GPU is lost.  "
-        "Reboot the system to recover this GPU\n"
-    )
+    lost = LOST.format("GPU0: 0000:01:00.0")
     done = nvidia_smi(*FREE)
-    assert (done.stdout, done.returncode) == (f"{lost}1, 3635, 24564\n", 15)
+    assert (done.stdout, done.returncode) == (f"{lost}1, 3635, 24564\n", 0)
     done = nvidia_smi("-L")
-    assert (done.stdout.startswith(f"{lost}GPU 1: "), done.returncode) == (True, 15)
+    assert (done.stdout.startswith(LOST.format("gpu 0000:01:00.0") + "GPU 1: "), done.returncode) == (True, 0)
     done = nvidia_smi()
-    assert (done.stdout, done.returncode) == (lost, 15)
-    assert nvidia_smi(*FREE, "-i", "1").returncode == 0
+    first, _, table = done.stdout.partition("\n")
+    assert (f"{first}\n", done.returncode) == (lost, 0)
+    assert "|   1  NVIDIA GeForce RTX 4090" in table
+    assert "NVIDIA H200" not in table
+    assert nvidia_smi(*FREE, "-i", "1").stdout == "1, 3635, 24564\n"
+    for command in ((), ("-q", "-x"), FREE):
+        done = nvidia_smi(*command, "-i", "0")
+        assert (done.stdout, done.returncode) == (f"{lost}No devices were found\n", 6), command
+
+
+@pytest.mark.parametrize(("version", "which"), [("520.61.05", "GPU 0000:01:00.0"), ("560.35.03", "GPU0000:01:00.0")])
+def test_a_lost_gpu_of_an_older_driver(version: str, which: str) -> None:
+    with Driver(driver_version=version) as driver:
+        driver.add_gpu("t4").lose()
+        driver.add_gpu("rtx-4090")
+        done = nvidia_smi("--query-gpu=index", "--format=csv,noheader")
+        assert (done.stdout, done.returncode) == (f"{LOST.format(which)}1\n", 15)
+        done = nvidia_smi()
+        assert (done.stdout, done.returncode) == (LOST.format(which), 15)
 
 
 def test_a_removed_gpu_moves_the_others_up(driver: Driver) -> None:

@@ -60,28 +60,65 @@ def exit_text(status: int, driver_version: str) -> str:
     return initialisation(status if status in _STATUSES else CODES["UNKNOWN"], driver_version)[0]
 
 
-def report(gpu: Gpu, error: int) -> tuple[str, int]:
-    """The line in place of a GPU's own, and the exit status of the run."""
+_WITHOUT_SPACE, _WITH_INDEX = 525, 565
+"""The first branches that write "GPU0000:17:00.0" and "GPU2: 0000:1F:00.0": 520 has "GPU 0000:0B:00.0", 525 and 560 the
+second form, 580 and 610 the third, and so has a log that is older than 575. See docs/nvidia-smi.md."""
+
+
+def goes_on(run: Run) -> bool:
+    """Whether this driver's nvidia-smi does what it can without a GPU that fails, and says that all is well."""
+    return run.major >= _WITH_INDEX
+
+
+def report(run: Run, gpu: Gpu, error: int, *, listing: bool = False) -> str:
+    """The line in place of a GPU's own. `listing`: as -L has it, in each driver."""
     place = f"{gpu.pci_domain:04X}:{gpu.pci_bus:02X}:{gpu.pci_device:02X}.0"
     what = TEXTS.get(error, TEXTS[CODES["UNKNOWN"]])
     if error == CODES["GPU_IS_LOST"]:
         what += ".  Reboot the system to recover this GPU"
-    code = error if error in _STATUSES else _OTHER
-    return f"Unable to determine the device handle for GPU {place}: {what}\n", code
+    if listing:
+        which = f"gpu {place}"
+    elif run.major >= _WITH_INDEX:
+        which = f"GPU{run.index(gpu)}: {place}"
+    else:
+        which = f"GPU{place}" if run.major >= _WITHOUT_SPACE else f"GPU {place}"
+    return f"Unable to determine the device handle for {which}: {what}\n"
 
 
-def line_by_line(run: Run, lines_of: Callable[[Gpu], str], header: str = "") -> Output:
-    """What `lines_of` prints for each GPU that is reported; for one that fails, what is wrong with it instead.
+def failed(run: Run) -> list[tuple[Gpu, int]]:
+    """The GPUs whose handles cannot be had, and NVML's error for each."""
+    return [(gpu, error) for gpu in run.gpus if (error := run.failure(gpu))]
 
-    The exit status is that of the last failure, 0 without one.
+
+def ending(run: Run, failures: list[tuple[Gpu, int]]) -> tuple[str, int]:
+    """What follows the lines of GPUs that fail, and the exit status.
+
+    A newer driver has success where a GPU is left, and else no devices; an older one the last failure.
     """
-    printed = [header]
-    code = 0
-    for gpu in run.gpus:
-        failed = run.failure(gpu)
-        if failed:
-            text, code = report(gpu, failed)
-            printed.append(text)
-        else:
-            printed.append(lines_of(gpu))
-    return Output("".join(printed), code)
+    if not failures:
+        return "", 0
+    if goes_on(run):
+        return ("", 0) if len(failures) < len(run.gpus) else (NO_DEVICES_TEXT, NO_DEVICES)
+    error = failures[-1][1]
+    return "", error if error in _STATUSES else _OTHER
+
+
+def as_a_whole(run: Run, render: Callable[[Run], str]) -> Output:
+    """One text about all GPUs: with those that can be had, below what is wrong with the others; or without any."""
+    failures = failed(run)
+    if not failures:
+        return Output(render(run))
+    end, code = ending(run, failures)
+    said = "".join(report(run, gpu, error) for gpu, error in failures) + end
+    left = run.without({gpu for gpu, _ in failures})
+    return Output(said + render(left) if goes_on(run) and left.gpus else said, code)
+
+
+def line_by_line(run: Run, lines_of: Callable[[Gpu], str], header: str = "", *, listing: bool = False) -> Output:
+    """What `lines_of` prints for each GPU that is reported; for one that fails, what is wrong with it instead."""
+    failures = dict(failed(run))
+    printed = [
+        report(run, gpu, failures[gpu], listing=listing) if gpu in failures else lines_of(gpu) for gpu in run.gpus
+    ]
+    end, code = ending(run, list(failures.items()))
+    return Output("".join((header, *printed, end)), code)

@@ -9,7 +9,7 @@ from fake_gpu.smi.run import Output, Run
 
 def render(run: Run) -> Output:
     """Index, name and UUID."""
-    return line_by_line(run, lambda gpu: _lines(run, gpu))
+    return line_by_line(run, lambda gpu: _lines(run, gpu), listing=True)
 
 
 def _lines(run: Run, gpu: Gpu) -> str:

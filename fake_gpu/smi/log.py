@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 from fake_gpu.derived import tells_margin
 from fake_gpu.smi import log_groups, samples
 from fake_gpu.smi.ctime import ctime
-from fake_gpu.smi.failures import report
+from fake_gpu.smi.failures import as_a_whole
 from fake_gpu.smi.layout import OLDER, Node, Template, columns, of_log, template
 from fake_gpu.smi.run import Output, Reading, Run
 from fake_gpu.smi.texts import in_xml
@@ -77,10 +77,7 @@ class Entry(NamedTuple):
 
 def render(run: Run) -> Output:
     """The whole output."""
-    reports = [report(gpu, error) for gpu in run.gpus if (error := run.failure(gpu))]
-    if reports:
-        return Output("".join(text for text, _ in reports), reports[-1][1])
-    return Output(_xml(run) if run.request.xml else _text(run))
+    return as_a_whole(run, _xml if run.request.xml else _text)
 
 
 def holds(conditions: tuple[str, ...], reading: Reading) -> bool:
@@ -94,7 +91,7 @@ def holds(conditions: tuple[str, ...], reading: Reading) -> bool:
         elif condition == OLDER:
             holding = False
         else:
-            holding = _major(reading.run) >= int(condition)
+            holding = reading.run.major >= int(condition)
         if not holding:
             return False
     return True
@@ -108,11 +105,6 @@ def shown(value: str | Template, reading: Reading) -> str:
     if column.unit and not reading.run.measures(reading.gpu):
         return "N/A"
     return value.fill(column.cell(reading, not value.bare))
-
-
-def _major(run: Run) -> int:
-    major = run.driver_version.split(".")[0]
-    return int(major) if major.isdigit() else 0
 
 
 # -- text
@@ -181,7 +173,7 @@ def _text_of(nodes: list[Node], depth: int, section: str, conditions: tuple[str,
 
 
 def _xml(run: Run) -> str:
-    dtd = next((gpu.profile.dtd for gpu in run.gpus if gpu.profile.dtd), None) or dtd_of(_major(run))
+    dtd = next((gpu.profile.dtd for gpu in run.gpus if gpu.profile.dtd), None) or dtd_of(run.major)
     cuda = "{}.{}".format(*run.driver.cuda_version)
     parts = [
         f'<?xml version="1.0" ?>\n<!DOCTYPE nvidia_smi_log SYSTEM "{dtd}">\n<nvidia_smi_log>\n'

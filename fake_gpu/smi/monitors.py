@@ -7,9 +7,11 @@ from collections.abc import Callable, Iterator
 from typing import Final, NamedTuple
 
 from fake_gpu.derived import bar1_used, clock_mhz
+from fake_gpu.gpu import Gpu
 from fake_gpu.process import Process
 from fake_gpu.smi import fields_load, log_groups
 from fake_gpu.smi.columns import Column
+from fake_gpu.smi.commands import GPM_METRICS
 from fake_gpu.smi.failures import line_by_line
 from fake_gpu.smi.run import Output, Reading, Run
 
@@ -67,49 +69,96 @@ _DMON: Final[dict[str, tuple[_Metric, ...]]] = {
         _Metric("txpci", "MB/s", lambda r: str(r.gpu.activity.pcie_tx_kib_s // 1024)),
     ),
 }
+_WITH_GPM: Final = frozenset({"hopper", "blackwell"})
 _ENGINES: Final = ("sm", "mem", "enc", "dec", "jpg", "ofa")
 
 
 def render(run: Run) -> Output:
     """One round."""
-    metrics, stamps = run.request.options
-    render_round = _device_round if run.request.mode == "dmon" else _process_round
-    return render_round(run, metrics, _stamp(run, stamps), stamps)
+    metrics, stamps, formats, gpm = run.request.options
+    if run.request.mode == "pmon":
+        return _process_round(run, metrics, stamps)
+    chosen = [metric for letter in metrics for metric in _DMON[letter]]  # in the order in which they are asked for
+    watched = [_gpm_metric(number) for number in gpm.split(",") if number]
+    if formats:
+        return _csv_round(run, chosen + watched, stamps, frozenset(formats.split(",")))
+    return _device_round(run, chosen, watched, stamps)
 
 
-def _stamp(run: Run, stamps: str) -> str:
+def _stamps(run: Run, stamps: str) -> list[tuple[str, str, str]]:
+    """Heading, unit and value of date and time."""
     now = time.localtime(run.wall_time)
-    date = f" {time.strftime('%Y%m%d', now)} " if "D" in stamps else ""
-    return date + (f" {time.strftime('%H:%M:%S', now)} " if "T" in stamps else "")
+    known = {"D": ("Date", "YYYYMMDD", time.strftime("%Y%m%d", now)), "T": ("Time", "HH:MM:SS", _clock(now))}
+    return [known[letter] for letter in "DT" if letter in stamps]
 
 
-def _stamp_headings(stamps: str) -> tuple[str, str]:
-    first = ("#Date     " if "D" in stamps else "") + ("#Time     " if "T" in stamps else "")
-    second = ("#YYYYMMDD " if "D" in stamps else "") + ("#HH:MM:SS " if "T" in stamps else "")
-    return first, second
+def _clock(now: time.struct_time) -> str:
+    return time.strftime("%H:%M:%S", now)
 
 
-def _device_round(run: Run, metrics: str, stamp: str, stamps: str) -> Output:
-    chosen = [metric for letter in _DMON if letter in metrics for metric in _DMON[letter]]
-    first, second = _stamp_headings(stamps)
-    header = (
-        f"{first}# gpu{''.join(f'{metric.heading:>7}' for metric in chosen)} \n"
-        f"{second}# Idx{''.join(f'{metric.unit:>7}' for metric in chosen)} \n"
-    )
-
-    def row(reading: Reading) -> str:
-        return f"{stamp}{run.index(reading.gpu):5d}{''.join(f'{metric.read(reading):>7}' for metric in chosen)} \n"
-
-    return line_by_line(run, lambda gpu: row(Reading(run, gpu)), header if run.request.header else "")
+def _beginnings(run: Run, stamps: str) -> tuple[str, str, str]:
+    """How the two lines of headings and each row begin, as driver 535 prints `-o TD`."""
+    columns = _stamps(run, stamps)
+    if not columns:
+        return "# gpu", "# Idx", ""
+    heading, unit, value = ("".join(f" {cell:<10}" for cell in cells) for cells in zip(*columns, strict=True))
+    return f"#{heading[1:]}  gpu", f"#{unit[1:]}  Idx", value
 
 
-def _process_round(run: Run, metrics: str, stamp: str, stamps: str) -> Output:
-    first, second = _stamp_headings(stamps)
+def _gpm_metric(number: str) -> _Metric:
+    heading, unit = GPM_METRICS[number]
+
+    def read(reading: Reading) -> str:
+        if reading.profile.architecture not in _WITH_GPM:
+            return "-"
+        activity = reading.gpu.activity
+        known = {"1": activity.gpu_percent, "2": activity.gpu_percent, "10": activity.memory_percent}
+        known |= {"20": activity.pcie_tx_kib_s // 1024, "21": activity.pcie_rx_kib_s // 1024}
+        return str(known.get(number, 0))
+
+    return _Metric(heading, f"GPM:{unit}", read)
+
+
+def _device_round(run: Run, chosen: list[_Metric], watched: list[_Metric], stamps: str) -> Output:
+    first, second, stamp = _beginnings(run, stamps)
+
+    def cells(of: Callable[[_Metric], str]) -> str:
+        usual = "".join(f"{of(metric):>7}" for metric in chosen)
+        return f"{usual} {''.join(f'{of(metric):>10}' for metric in watched)}\n"
+
+    header = f"{first}{cells(lambda metric: metric.heading)}{second}{cells(lambda metric: metric.unit)}"
+
+    def row(gpu: Gpu) -> str:
+        reading = Reading(run, gpu)
+        return f"{stamp}{run.index(gpu):5d}{cells(lambda metric: metric.read(reading))}"
+
+    return line_by_line(run, row, header if run.request.header else "")
+
+
+def _csv_round(run: Run, chosen: list[_Metric], stamps: str, formats: frozenset[str]) -> Output:
+    """Values with commas between; so it is parsed in the wild, and the words of its headings were not seen."""
+    columns = _stamps(run, stamps)
+    names = [heading for heading, _, _ in columns] + ["gpu"] + [metric.heading for metric in chosen]
+    units = [unit for _, unit, _ in columns] + ["Idx"] + [metric.unit for metric in chosen]
+    header = "" if "noheader" in formats else f"#{', '.join(names)}\n"
+    if not formats & {"noheader", "nounit"}:
+        header += f"#{', '.join(units)}\n"
+
+    def row(gpu: Gpu) -> str:
+        reading = Reading(run, gpu)
+        values = [value for _, _, value in columns] + [str(run.index(gpu))]
+        return ", ".join(values + [metric.read(reading) for metric in chosen]) + "\n"
+
+    return line_by_line(run, row, header if run.request.header else "")
+
+
+def _process_round(run: Run, metrics: str, stamps: str) -> Output:
+    first, second, stamp = _beginnings(run, stamps)
     engines = _ENGINES if "u" in metrics else ()
     memory = ("fb", "ccpm") if "m" in metrics else ()
     header = (
-        f"{first}# gpu         pid   type{''.join(f'{name:>7}' for name in engines + memory)}    command \n"
-        f"{second}# Idx           #    C/G{'      %' * len(engines)}{'     MB' * len(memory)}    name \n"
+        f"{first}         pid   type{''.join(f'{name:>7}' for name in engines + memory)}    command \n"
+        f"{second}           #    C/G{'      %' * len(engines)}{'     MB' * len(memory)}    name \n"
     )
 
     def rows(reading: Reading) -> Iterator[str]:

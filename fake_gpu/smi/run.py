@@ -11,7 +11,7 @@ from fake_gpu.nvml.codes import CODES
 from fake_gpu.units import MIB, to_mib
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Container, Mapping
 
     from fake_gpu.driver import Driver
     from fake_gpu.gpu import Gpu, Memory
@@ -28,8 +28,13 @@ _FIRST_THAT_ROUNDS: Final = 545
 
 def cuts_mib(driver_version: str) -> bool:
     """Whether a driver cuts MiB, instead of rounding them up."""
+    return 0 < branch(driver_version) < _FIRST_THAT_ROUNDS
+
+
+def branch(driver_version: str) -> int:
+    """The number before the first dot; 0 where there is none."""
     major = driver_version.split(".")[0]
-    return major.isdigit() and int(major) < _FIRST_THAT_ROUNDS
+    return int(major) if major.isascii() and major.isdigit() else 0
 
 
 class Output(NamedTuple):
@@ -81,6 +86,18 @@ class Run:
     def driver_version(self) -> str:
         """Such as "590.48.01"."""
         return self.driver.driver_version
+
+    @cached_property
+    def major(self) -> int:
+        """The driver's branch, such as 590; 0 where its version is no number."""
+        return branch(self.driver_version)
+
+    def without(self, gpus: Container[Gpu]) -> Run:
+        """The same run for the GPUs that are left."""
+        left = tuple(gpu for gpu in self.gpus if gpu not in gpus)
+        run = Run(self.driver, self.request, self.counted, left, self.now_ns, self._failures)
+        run.wall_time = self.wall_time
+        return run
 
     def mib(self, size: int) -> int:
         """MiB as this driver prints them: see `units.to_mib`."""

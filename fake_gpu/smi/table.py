@@ -8,7 +8,7 @@ from fake_gpu.mig import MigInstance
 from fake_gpu.smi import log_groups
 from fake_gpu.smi.columns import NOT_AVAILABLE
 from fake_gpu.smi.ctime import ctime
-from fake_gpu.smi.failures import report
+from fake_gpu.smi.failures import as_a_whole
 from fake_gpu.smi.run import Output, Reading, Run
 from fake_gpu.view import Listed
 
@@ -47,10 +47,11 @@ _PROCESS_NAME_LONGEST: Final = 32
 
 
 def render(run: Run) -> Output:
-    """The whole output. One GPU that fails keeps the real one from drawing the table at all."""
-    reports = [report(gpu, error) for gpu in run.gpus if (error := run.failure(gpu))]
-    if reports:
-        return Output("".join(text for text, _ in reports), reports[-1][1])
+    """The whole output. In an older driver one GPU that fails keeps the table from being drawn at all."""
+    return as_a_whole(run, _table)
+
+
+def _table(run: Run) -> str:
     parts = [f"{ctime(run)}       \n", _RULE, _versions(run), _headings(run)]
     for gpu in run.gpus:
         parts += (_gpu_lines(Reading(run, gpu), measured=run.measures(gpu)), _GPU_RULE)
@@ -63,7 +64,7 @@ def render(run: Run) -> Output:
     ]
     parts += lines or [_NO_PROCESSES]
     parts.append(_RULE)
-    return Output("".join(parts))
+    return "".join(parts)
 
 
 def _versions(run: Run) -> str:

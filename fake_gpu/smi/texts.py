@@ -8,7 +8,7 @@ from xml.sax.saxutils import escape
 
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _NOT_IN_XML: Final = re.compile(r"[^\t\n\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-"""What no XML 1.0 document may have, not even as a reference; and carriage returns, which would come back as newlines."""
+"""What no XML 1.0 document may have, not even as a reference; and carriage returns, which come back as newlines."""
 
 
 def in_one_line(text: str) -> str:

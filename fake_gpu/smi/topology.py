@@ -6,7 +6,7 @@ import os
 from typing import Final
 
 from fake_gpu.gpu import Gpu
-from fake_gpu.smi.failures import line_by_line
+from fake_gpu.smi.failures import as_a_whole, line_by_line
 from fake_gpu.smi.run import Output, Run
 
 _LEGEND: Final = (
@@ -31,11 +31,11 @@ _LINK_SPEEDS: Final = {"volta": "25.781", "turing": "25.781", "ampere": "25", "h
 def render(run: Run) -> Output:
     """The whole output."""
     if run.request.mode == "topo":
-        return _matrix(run)
+        return as_a_whole(run, _matrix)
     return line_by_line(run, lambda gpu: _links(run, gpu))
 
 
-def _matrix(run: Run) -> Output:
+def _matrix(run: Run) -> str:
     names = [f"GPU{run.index(gpu)}" for gpu in run.gpus]
     lines = ["\t\x1b[4m" + "\t".join((*names, "CPU Affinity", "NUMA Affinity", "GPU NUMA ID")) + "\x1b[0m"]
     for name, gpu in zip(names, run.gpus, strict=True):
@@ -43,7 +43,7 @@ def _matrix(run: Run) -> Output:
         lines.append("\t".join((name, *cells, _cpus(gpu), "0\t", "N/A")))
     lines += ["", "Legend:", ""]
     lines += [f"  {name:<4} = {meaning}" for name, meaning in _LEGEND]
-    return Output("\n".join(lines) + "\n")
+    return "\n".join(lines) + "\n"
 
 
 def _connection(gpu: Gpu, other: Gpu) -> str:
