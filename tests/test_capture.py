@@ -193,7 +193,7 @@ def test_fields_of_a_newer_driver(tmp_path: Path) -> None:
 
 
 def test_a_card_that_uses_the_hosts_memory(tmp_path: Path) -> None:
-    driver = Driver()
+    driver = Driver(driver_version="595.71.05", cuda_version=(13, 2))
     gpu = driver.add_gpu("h200")
     silent = {
         "enforced.power.limit": "[N/A]",

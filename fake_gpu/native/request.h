@@ -30,17 +30,19 @@ static void append_text(struct buffer *buffer, const char *text)
     append(buffer, text, size);
 }
 
-static void write_all(int fd, const char *data, size_t size)
+/* Returns 0, or -1 with errno where not everything could be written. */
+static int write_all(int fd, const char *data, size_t size)
 {
     while (size > 0) {
         ssize_t written = write(fd, data, size);
         if (written < 0 && errno == EINTR)
             continue;
         if (written <= 0)
-            return;
+            return -1;
         data += written;
         size -= (size_t)written;
     }
+    return 0;
 }
 
 /* argv and two texts more, as one frame. */

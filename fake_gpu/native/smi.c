@@ -12,7 +12,7 @@ static const char NO_DRIVER[] =
     "NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver. "
     "Make sure that the latest NVIDIA driver is installed and running.\n\n";
 
-enum { EXIT_NO_DRIVER = 9 };
+enum { EXIT_NO_DRIVER = 9, EXIT_OTHER = 255 };
 
 static int no_driver(void)
 {
@@ -38,14 +38,21 @@ static int write_into(const char *data, uint32_t size)
 {
     const char *end = memchr(data, '\0', size);
     if (end == NULL)
-        return 255;
+        return EXIT_OTHER;
     int file = open(data, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
     if (file < 0 || dup2(file, STDOUT_FILENO) < 0) {
         write_all(STDOUT_FILENO, end + 1, size - (uint32_t)(end + 1 - data));
-        return 255;
+        return EXIT_OTHER;
     }
     close(file);
     return -1;
+}
+
+/* A full disk, say: what is missing must not look like an answer. */
+static int not_written(void)
+{
+    dprintf(STDERR_FILENO, "ERROR: Could not write the output: %s\n", strerror(errno));
+    return EXIT_OTHER;
 }
 
 /* Does one thing. Returns the exit code, or -1 to go on. */
@@ -54,8 +61,7 @@ static int obey(int fd, const char *order, uint32_t size)
     const char *data = order + 1;
     switch (order[0]) {
     case 'o':
-        write_all(STDOUT_FILENO, data, size - 1);
-        return -1;
+        return write_all(STDOUT_FILENO, data, size - 1) == 0 ? -1 : not_written();
     case 'e':
         write_all(STDERR_FILENO, data, size - 1);
         return -1;
@@ -70,9 +76,9 @@ static int obey(int fd, const char *order, uint32_t size)
         leave_grandchild(fd);
         return -1;
     case 'x':
-        return size == 2 ? (unsigned char)data[0] : 255;
+        return size == 2 ? (unsigned char)data[0] : EXIT_OTHER;
     default:
-        return 255;
+        return EXIT_OTHER;
     }
 }
 

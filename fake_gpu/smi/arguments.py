@@ -193,7 +193,8 @@ def _combine(given: dict[str, str]) -> Request:
         return request
     if "format" not in given:
         raise RefusedError("\"--format=\" switch is missing. Please run 'nvidia-smi -h' for help.\n\n")
-    return _formatted(replace(request, fields=words(given[mode])), words(given["format"]))
+    # What the real one says to commas alone was not seen; without a field there is nothing to print.
+    return _formatted(replace(request, fields=words(given[mode]) or ("",)), words(given["format"]))
 
 
 def _formatted(request: Request, formats: tuple[str, ...]) -> Request:

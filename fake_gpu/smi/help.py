@@ -10,6 +10,7 @@ from fake_gpu.smi import query_apps, query_gpu, query_lists
 from fake_gpu.smi.arguments import DISPLAYS, HELP
 from fake_gpu.smi.columns import Column
 from fake_gpu.smi.run import Output, Run
+from fake_gpu.smi.since import has_field
 
 _USAGE: Final = """\
 NVIDIA System Management Interface -- v{version}
@@ -141,11 +142,23 @@ def render(run: Run) -> Output:
     if run.request.mode == HELP:
         return Output(_USAGE.format(version=run.driver_version, displays=_displays()))
     if run.request.mode == "help-query-gpu":
-        return Output(_fields("query-gpu", query_gpu.COLUMNS, query_gpu.ALIASES))
+        return Output(_query_gpu(run.major))
     if run.request.mode == "help-query-compute-apps":
         return Output(_fields("query-compute-apps", query_apps.COLUMNS, query_apps.ALIASES))
     query = run.request.mode.removeprefix("help-")
     return Output(_fields(query, query_lists.COLUMNS[query], query_lists.ALIASES[query]))
+
+
+def _query_gpu(branch: int) -> str:
+    aliases = {alias: name for alias, name in query_gpu.ALIASES.items() if has_field(branch, alias)}
+    columns = []
+    for column in query_gpu.COLUMNS:
+        old = column.name.replace("clocks_event_reasons.", "clocks_throttle_reasons.")
+        if has_field(branch, column.name):
+            columns.append(column)
+        elif old in aliases:  # which is the only name then
+            columns.append(column._replace(name=old))
+    return _fields("query-gpu", columns, aliases)
 
 
 def _displays() -> str:

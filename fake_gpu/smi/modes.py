@@ -97,7 +97,7 @@ _MODES: Final[dict[str, Callable[[Run], Output]]] = {
 def cards_know(run: Run) -> bool:
     """Whether the profiles of the cards have the fields that `check` refuses."""
     try:
-        query_gpu.columns_for(run.request, run.counted)
+        query_gpu.columns_for(run.request, run.counted, run.major)
     except asked.RefusedError:
         return False
     return True

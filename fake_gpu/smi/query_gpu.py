@@ -1,4 +1,4 @@
-"""`--query-gpu`: one line for each GPU. The fields are those of drivers 590 and 595 together."""
+"""`--query-gpu`: one line for each GPU. The fields are those of drivers 590 and 595, as far as the driver has them."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from fake_gpu.smi.columns import Column, Value, choose, header_line, row_line
 from fake_gpu.smi.failures import line_by_line
 from fake_gpu.smi.fields import fact
 from fake_gpu.smi.run import Output, Reading, Run
+from fake_gpu.smi.since import FIRST_EVENT_REASONS, has_field
 
 COLUMNS: Final[tuple[Column, ...]] = (
     *fields_place.IDENTITY,
@@ -76,13 +77,17 @@ def columns_of(request: Request) -> tuple[Column, ...]:
     return choose(_BY_NAME, request)
 
 
-def columns_for(request: Request, gpus: Iterable[Gpu]) -> tuple[Column, ...]:
-    """The same, with the fields that only these cards' profiles know."""
-    try:
-        return columns_of(request)
-    except RefusedError:
-        headers = [header for gpu in gpus for header in gpu.profile.smi_more]
-        return choose({**_BY_NAME, **{column.name: column for column in map(_quoted, headers)}}, request)
+def columns_for(request: Request, gpus: Iterable[Gpu], branch: int) -> tuple[Column, ...]:
+    """The same, with the fields that only these cards' profiles know, and without those that the driver has not yet."""
+    return _columns(request, tuple(header for gpu in gpus for header in gpu.profile.smi_more), branch)
+
+
+@lru_cache(maxsize=256)
+def _columns(request: Request, headers: tuple[str, ...], branch: int) -> tuple[Column, ...]:
+    known = {name: column for name, column in _BY_NAME.items() if has_field(branch, name)}
+    if 0 < branch < FIRST_EVENT_REASONS:
+        known |= {name: known[name]._replace(name=name) for name in known if name.startswith("clocks_throttle_")}
+    return choose({**{column.name: column for column in map(_quoted, headers)}, **known}, request)
 
 
 def _quoted(header: str) -> Column:
@@ -96,7 +101,11 @@ def _quoted(header: str) -> Column:
 
 def render(run: Run) -> Output:
     """The whole output."""
-    columns, units = columns_for(run.request, run.counted), run.request.units
+    try:
+        columns = columns_for(run.request, run.counted, run.major)
+    except RefusedError as refused:
+        return Output(refused.text, refused.code)
+    units = run.request.units
     return line_by_line(
         run,
         lambda gpu: row_line(columns, Reading(run, gpu), units, measured=run.measures(gpu)),
