@@ -78,7 +78,11 @@ time ago where time-machine does, which rules the system's clock as well."""
 
 
 class WallTime:
-    """Wall time beside a clock, from the moment at which it is made."""
+    """Wall time beside a clock: what `time.time` says, a test's frozen one included.
+
+    On a clock that jumps, where nobody froze wall time, it goes on from what it was when this was made, as far as the
+    clock went since: stamps of a loop of nvidia-smi are as far apart as its rounds.
+    """
 
     __slots__ = ("_begun_ns", "_real_ns", "_wall_s")
 

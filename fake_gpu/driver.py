@@ -489,12 +489,7 @@ class Driver:
         checks.none_kept(self._errors)
 
     def wall_time(self) -> float:
-        """Seconds since the epoch, for time stamps in outputs.
-
-        What `time.time` says, a test's frozen one included. On a clock that jumps, where nobody froze wall time, it
-        goes on from what it was when the driver was made, as far as the clock went since then: stamps of a loop of
-        nvidia-smi are as far apart as its rounds.
-        """
+        """Seconds since the epoch, for time stamps in outputs; see `WallTime`."""
         return self._wall.at(self.clock)
 
     def __repr__(self) -> str:

@@ -90,7 +90,8 @@ nvidia-smi [OPTION1 [ARG1]] [OPTION2 [ARG2]] ...
 
  Monitoring, a line for each GPU (dmon) or process (pmon) each second:
     dmon, pmon                  [-i GPUS] [-d SECONDS] [-c COUNT] [-s METRICS]
-                                [-o D|T] [-f FILE]
+                                [-o D|T] [-f FILE]; dmon also
+                                [--format csv,noheader,nounit] [--gpm-metrics N,N]
 
  How the GPUs are connected:
     topo -m                     A matrix.
