@@ -29,6 +29,9 @@ from pytest_vramsettle.settle import wait_for_vram_settle
 __all__ = ["nothing_is_left", "smi"]  # fixtures
 
 
+UNREACHABLE = "Unable to determine the device handle for GPU1: 0000:02:00.0"
+
+
 def lives(pid: int) -> bool:
     try:
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
@@ -102,6 +105,8 @@ class TestNvidiaSmi:
             ("echo '0, GPU-a, 1, 2'; echo '1, GPU-a, 1, 2'", "twice"),
             (TWO_GPUS.replace('echo "GPU-b, 77', 'exit 9; echo "GPU-b, 77'), "process query with status 9"),
             ("printf '\\377\\000\\n'", "1 fields in place of 4"),
+            (f"echo '0, GPU-a, 1, 2'; echo '{UNREACHABLE}: Unknown Error' >&2", "status 0: 0, GPU-a, 1, 2\nUnable to"),
+            (f"echo '{UNREACHABLE}: Unknown Error'; echo 'No devices were found'; exit 6", "status 6: .*Unknown"),
         ],
     )
     def test_what_it_cannot_have_meant(self, smi: Smi, script: str, message: str) -> None:
@@ -111,7 +116,11 @@ class TestNvidiaSmi:
 
     @pytest.mark.parametrize(
         "script",
-        ["echo '0, GPU-a, 1, 2'; echo 'GPU is lost.  Reboot' >&2; exit 15", "echo '0, GPU-a, [GPU is lost], 2'"],
+        [
+            "echo '0, GPU-a, 1, 2'; echo 'GPU is lost.  Reboot' >&2; exit 15",
+            "echo '0, GPU-a, [GPU is lost], 2'",
+            f"echo '{UNREACHABLE}: GPU is lost.'; echo 'No devices were found'; exit 6",
+        ],
     )
     def test_a_lost_gpu(self, smi: Smi, script: str) -> None:
         smi(script)
