@@ -10,7 +10,9 @@ from fake_gpu.nvml.dispatch import Call, nvml
 from fake_gpu.nvml.identity import is_at_least
 from fake_gpu.nvml.pack import counted, known, one_of, u32, u64
 
-_LOCATIONS = 8
+LOCATIONS = 8
+"""Of memory, in the order of NVML's numbers."""
+VOLATILE, AGGREGATE = 0, 1
 _COUNTED_LOCATIONS = frozenset({2, 7})
 """Device memory and SRAM: where Ampere cards and later count. Older ones count everywhere but in SRAM."""
 _HISTOGRAM = struct.Struct("<5I")
@@ -35,6 +37,13 @@ def check_ecc(gpu: Gpu) -> None:
         raise NvmlError("NOT_SUPPORTED")
 
 
+def check_counts(gpu: Gpu, span: int) -> None:
+    """Raises NOT_SUPPORTED where the card does not count errors over that span: with MIG, its devices do the recent."""
+    check_ecc(gpu)
+    if gpu.profile.mig and span == VOLATILE:
+        raise NvmlError("NOT_SUPPORTED")
+
+
 def counts_errors_in(gpu: Gpu, location: int) -> bool:
     """Whether the card has counters of this memory."""
     return (location in _COUNTED_LOCATIONS) if is_at_least(gpu, "ampere") else location != 7
@@ -44,7 +53,7 @@ def counts_errors_in(gpu: Gpu, location: int) -> bool:
 def ecc_errors(call: Call, gpu: Gpu, kind: int, span: int) -> bytes:
     one_of(kind, 2)
     one_of(span, 2)
-    check_ecc(gpu)
+    check_counts(gpu, span)
     return u64(0)
 
 
@@ -55,7 +64,7 @@ def detailed_ecc_errors(call: Call, gpu: Gpu, kind: int, span: int) -> bytes:
 
 @nvml("nvmlDeviceGetMemoryErrorCounter")
 def memory_errors(call: Call, gpu: Gpu, kind: int, span: int, location: int) -> bytes:
-    one_of(location, _LOCATIONS)
+    one_of(location, LOCATIONS)
     count = ecc_errors(call, gpu, kind, span)
     if not counts_errors_in(gpu, location):
         raise NvmlError("NOT_SUPPORTED")
@@ -73,9 +82,9 @@ def check_retires_pages(gpu: Gpu) -> None:
 
 
 def check_remaps_rows(gpu: Gpu) -> None:
-    """Raises NOT_SUPPORTED for a card that does not remap rows."""
+    """Raises NOT_SUPPORTED for a card that does not remap rows, or has MIG devices, as nvml.h says."""
     check_ecc(gpu)
-    if not is_at_least(gpu, "ampere"):
+    if gpu.instances or not is_at_least(gpu, "ampere"):
         raise NvmlError("NOT_SUPPORTED")
 
 

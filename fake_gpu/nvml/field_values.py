@@ -9,7 +9,14 @@ from fake_gpu.derived import averages_power, margin_to_slowdown
 from fake_gpu.gpu import Gpu
 from fake_gpu.nvml.codes import NvmlError
 from fake_gpu.nvml.dispatch import Call, nvml
-from fake_gpu.nvml.errors import check_ecc, check_remaps_rows, check_retires_pages, counts_errors_in
+from fake_gpu.nvml.errors import (
+    AGGREGATE,
+    VOLATILE,
+    check_counts,
+    check_remaps_rows,
+    check_retires_pages,
+    counts_errors_in,
+)
 from fake_gpu.nvml.links import check_nvlink, nvlink_version_number
 from fake_gpu.nvml.pack import PAIR, known
 from fake_gpu.nvml.power import energy_mj, milliwatts
@@ -64,21 +71,27 @@ def _ecc_mode(call: Call, gpu: Gpu, scope: int) -> int:
     return known(gpu.profile.ecc)
 
 
-@_answers(3, 4, 5, 6, kind=_LONG_LONG)
-def _ecc_total(call: Call, gpu: Gpu, scope: int) -> int:
-    check_ecc(gpu)
-    return 0
+def _register_ecc_totals() -> None:
+    for numbers, span in (((3, 4), VOLATILE), ((5, 6), AGGREGATE)):
+
+        @_answers(*numbers, kind=_LONG_LONG)
+        def total(call: Call, gpu: Gpu, scope: int, span: int = span) -> int:
+            check_counts(gpu, span)
+            return 0
+
+
+_register_ecc_totals()
 
 
 def _register_ecc_locations() -> None:
     # Corrected and uncorrected by turns, volatile from 7 and aggregate from 18: L1, L2, device memory, registers,
     # textures; then the CBU's uncorrected ones alone.
-    for first in (7, 18):
+    for first, span in ((7, VOLATILE), (18, AGGREGATE)):
         for offset, location in enumerate((0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 6)):
 
             @_answers(first + offset, kind=_LONG_LONG)
-            def count(call: Call, gpu: Gpu, scope: int, location: int = location) -> int:
-                check_ecc(gpu)
+            def count(call: Call, gpu: Gpu, scope: int, location: int = location, span: int = span) -> int:
+                check_counts(gpu, span)
                 if not counts_errors_in(gpu, location):
                     raise NvmlError("NOT_SUPPORTED")
                 return 0
