@@ -47,7 +47,8 @@ class Session:
 
     pid: int
     initialised: int = 0
-    event_sets: set[int] = field(default_factory=set)
+    event_sets: dict[int, set[int]] = field(default_factory=dict)
+    """The handles of the cards whose events each has."""
 
 
 class Call:

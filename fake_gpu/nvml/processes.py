@@ -26,6 +26,8 @@ _DETAIL_LIST = struct.Struct("<III")  # without the pointer that follows
 _ACCOUNTING_BUFFER = 4000
 """Processes; what real cards answer."""
 
+_ENGINES = ("sm", "mem", "enc", "dec")
+
 _MODE_TYPES = (("C", "C+G"), ("G", "C+G"), (), ("C", "G", "C+G"))
 """The types of process that NVML's process modes stand for: compute, graphics, MPS, all."""
 
@@ -99,10 +101,10 @@ def _into_nested(head: bytes, items: list[bytes], count: int, room: int | None) 
     return head, b"".join(items)
 
 
-# -- utilization: the card's, in equal parts to the processes that hold memory on it
+# -- utilization: what `Process.percent` says, else the card's in equal parts to those that hold memory on it
 
 
-def _shares(call: Call, gpu: Gpu, after_us: int) -> tuple[int, list[tuple[int, int, int, int, int]]]:
+def _shares(call: Call, gpu: Gpu, after_us: int) -> tuple[int, list[tuple[int, ...]]]:
     """The sample's time in µs since the epoch, and (pid, SM, memory, encoder, decoder) in percent of each process.
 
     Raises NOT_FOUND where no process did anything since `after_us`.
@@ -112,11 +114,17 @@ def _shares(call: Call, gpu: Gpu, after_us: int) -> tuple[int, list[tuple[int, i
     seen_us = int(call.driver.wall_time() * 1e6)
     doing = gpu.activity
     card = (doing.gpu_percent, doing.memory_percent, doing.encoder_percent, doing.decoder_percent)
-    pids = [one.pid for one in gpu.listed_at(call.now_ns)]
-    if not pids or not any(card) or after_us >= seen_us:
+    listed = gpu.listed_at(call.now_ns)
+    rest = sum(not one.process.percent for one in listed)
+    shares = []
+    for one in listed:
+        said = one.process.percent
+        parts = (said.get(name, 0) if said else percent // rest for name, percent in zip(_ENGINES, card, strict=True))
+        shares.append((one.pid, *parts))
+    active = [share for share in shares if any(share[1:])]
+    if not active or after_us >= seen_us:
         raise NvmlError("NOT_FOUND")
-    sm, memory, encoder, decoder = (percent // len(pids) for percent in card)
-    return seen_us, [(pid, sm, memory, encoder, decoder) for pid in pids]
+    return seen_us, active
 
 
 @nvml("nvmlDeviceGetProcessUtilization")
