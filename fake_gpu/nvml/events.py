@@ -1,4 +1,4 @@
-"""Event sets. No event ever arrives: a wait lasts for its timeout, on the driver's clock."""
+"""Event sets. No event ever arrives: a wait lasts for its timeout, on the driver's clock, or ends at once for a lost card."""
 
 from __future__ import annotations
 
