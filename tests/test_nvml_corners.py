@@ -61,6 +61,15 @@ def test_identity(driver: Driver, rtx: Gpu, t4: Gpu, h200: Gpu) -> None:
     assert nvml("nvmlDeviceGetHandleBySerial", b"", ctypes.byref(ctypes.c_void_p())) == "INVALID_ARGUMENT"
 
 
+def test_brands(rtx: Gpu) -> None:
+    brands = ("quadro", "tesla", "nvs", "grid", "geforce", "titan", "quadro rtx", "nvidia rtx", "rtx", "nvidia")
+    numbers = []
+    for brand in brands:
+        rtx.profile = msgspec.structs.replace(rtx.profile, brand=brand)
+        numbers.append(pynvml.nvmlDeviceGetBrand(handle_of(rtx)))
+    assert numbers == [1, 2, 3, 4, 5, 6, 12, 13, 13, 14]
+
+
 def test_versions_and_kinds_of_structures(h200: Gpu) -> None:
     handle, out = handle_of(h200), ctypes.byref(ctypes.c_void_p())
     mismatch = "ARGUMENT_VERSION_MISMATCH"
@@ -278,4 +287,5 @@ def test_a_slow_wait_for_events_takes_both_delays(driver: Driver, rtx: Gpu) -> N
     driver.inject(Fault.slow("1s"), via="nvmlEventSetWait_v2")
     assert driver.nvml.call(index, request, session)[1] == 1_020_000_000
     driver.inject(Fault.hang(), via="nvmlEventSetWait_v2", times=1)
+    driver.inject(Fault.slow("1s"), via="nvmlEventSetWait_v2")
     assert driver.nvml.call(index, request, session)[1] == NEVER
