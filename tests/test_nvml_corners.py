@@ -61,6 +61,13 @@ def test_identity(driver: Driver, rtx: Gpu, t4: Gpu, h200: Gpu) -> None:
     assert nvml("nvmlDeviceGetHandleBySerial", b"", ctypes.byref(ctypes.c_void_p())) == "INVALID_ARGUMENT"
 
 
+def test_a_bus_whose_width_is_not_known(rtx: Gpu) -> None:
+    assert asked(rtx, "MemoryBusWidth") == [384]
+    memory = msgspec.structs.replace(rtx.profile.memory, bus_width=None)
+    rtx.profile = msgspec.structs.replace(rtx.profile, memory=memory)
+    assert asked(rtx, "MemoryBusWidth") == ["NOT_SUPPORTED"]
+
+
 def test_brands(rtx: Gpu) -> None:
     brands = ("quadro", "tesla", "nvs", "grid", "geforce", "titan", "quadro rtx", "nvidia rtx", "rtx", "nvidia")
     numbers = []

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from fake_gpu.errors import FakeGpuError
 from fake_gpu.fault import Fault
-from fake_gpu.gpu import Presence
+from fake_gpu.gpu import Gpu, Presence
 from fake_gpu.mig import MigInstance
 from fake_gpu.nvml.abi import INPUTS, OUTPUTS, Argument, Function, Kind, functions
 from fake_gpu.nvml.codes import CODES, NvmlError
@@ -185,16 +185,7 @@ class Nvml:
                 raise NvmlError("UNINITIALIZED")
             if missing:
                 raise NvmlError("INVALID_ARGUMENT")
-            handler = entry.handler
-            gpus = []
-            for place in entry.devices:
-                gpu = self._handles.get(values[place])
-                if gpu is None:
-                    device = self._mig_device(values[place])
-                    values[place], gpu, handler = device, device.gpu, entry.handler_of_mig
-                else:
-                    values[place] = gpu
-                gpus.append(gpu)
+            handler, gpus = self._look_up(entry, values)
             code, outs = 0, None
             if driver.has_faults:
                 faults = driver.faults("nvml", entry.name, frozenset(gpu.uuid for gpu in gpus) if gpus else None)
@@ -226,6 +217,20 @@ class Nvml:
         if entry.reply is not None and code == 0 and outs.__class__ is bytes:
             return entry.reply.pack(0, len(outs), outs), delay
         return _encode(code, outs, present), delay
+
+    def _look_up(self, entry: Entry, values: list[Any]) -> tuple[Handler | None, list[Gpu]]:
+        """Puts devices in the place of their handles. Returns who answers for such devices, and the cards meant."""
+        handler = entry.handler
+        gpus = []
+        for place in entry.devices:
+            gpu = self._handles.get(values[place])
+            if gpu is None:
+                device = self._mig_device(values[place])
+                values[place], gpu, handler = device, device.gpu, entry.handler_of_mig
+            else:
+                values[place] = gpu
+            gpus.append(gpu)
+        return handler, gpus
 
     def _mig_device(self, handle: int) -> MigInstance:
         """The MIG device that a handle is of. A card that is partitioned anew has other ones."""

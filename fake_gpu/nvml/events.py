@@ -1,4 +1,4 @@
-"""Event sets. No event ever arrives: a wait lasts for its timeout on the driver's clock; a lost card ends it at once."""
+"""Event sets. No event ever arrives: a wait lasts for its timeout on the driver's clock, unless a card is lost."""
 
 from __future__ import annotations
 
