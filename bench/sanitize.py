@@ -19,6 +19,8 @@ TESTS = (
     "test_server.py",
     "test_nvml.py",
     "test_nvml_activity.py",
+    "test_nvml_corners.py",
+    "test_nvml_mig.py",
     "test_nvml_processes.py",
     "test_nvml_reach.py",
     "test_smi_query.py",

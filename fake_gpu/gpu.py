@@ -253,6 +253,11 @@ class Gpu:
         with self.driver.lock:
             return [(p, p.held_at(self, now_ns)) for p in self._holders if p.alive_in_model]
 
+    def holders_at(self, now_ns: int) -> list[tuple[Process, int]]:
+        """`processes_at`, and the dead with what they have not given back."""
+        with self.driver.lock:
+            return [(p, p.held_at(self, now_ns)) for p in self._holders]
+
     def listed_at(self, now_ns: int) -> list[Listed]:
         """`processes_at` as clients are told of it."""
         view = self.view

@@ -93,7 +93,7 @@ class Process:
         self.instance: MigInstance | None = None
         """The part of a partitioned card that it runs in."""
         self.percent: dict[str, int] = {}
-        """What `nvidia-smi pmon` shows of it: percent by "sm", "mem", "enc", "dec", "jpg", "ofa". Set it at will."""
+        """What `nvidia-smi pmon` and NVML tell of it: percent by "sm", "mem", "enc", "dec", "jpg", "ofa"."""
         self._held = held
         self._ramps: dict[Gpu, Ramp] = {}  # where one GPU's memory comes back otherwise than `reclaim` says
         self._died_ns: int | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import re
 
 import pynvml
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from nvml_client import U32, HandClock, handle_of, initialised, nvml, unsigned
 
 from fake_gpu import Driver, Fault, Gpu, Ramp
+from fake_gpu.nvml.codes import CODES, TEXTS
 from fake_gpu.units import MIB
 
 
@@ -39,6 +41,20 @@ def test_initialisation_is_counted() -> None:
 def test_error_texts_need_no_initialisation() -> None:
     with Driver():
         assert str(pynvml.NVMLError(pynvml.NVML_ERROR_GPU_IS_LOST)) == "GPU is lost"
+
+
+def test_every_error_has_a_text() -> None:
+    with Driver():
+        named = {
+            name: value for name, value in vars(pynvml).items() if re.fullmatch("NVML_(SUCCESS|ERROR_[A-Z_]+)", name)
+        }
+        assert {name.removeprefix("NVML_").removeprefix("ERROR_"): value for name, value in named.items()} == CODES
+        text_of = ctypes.CDLL("libnvidia-ml.so.1").nvmlErrorString
+        text_of.restype = ctypes.c_char_p
+        texts = {code: text_of(code).decode() for code in CODES.values()}
+        assert texts == TEXTS
+        assert len(set(texts.values())) == len(texts)
+        assert text_of(998) == b"Unknown Error"
 
 
 # -- handles

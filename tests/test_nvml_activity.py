@@ -220,3 +220,94 @@ def test_events_that_a_card_does_not_have(rtx: Gpu) -> None:
     assert pynvml.nvmlDeviceGetSupportedEventTypes(handle) == 4 | 8 | 16
     with pytest.raises(pynvml.NVMLError_NotSupported):
         pynvml.nvmlDeviceRegisterEvents(handle, pynvml.nvmlEventTypeDoubleBitEccError, events)
+
+
+def test_types_of_events_are_checked(rtx: Gpu) -> None:
+    events = ctypes.c_void_p()
+    assert nvml("nvmlEventSetCreate", ctypes.byref(events)) == "SUCCESS"
+
+    def register(types: int, where: object = events) -> str:
+        return nvml("nvmlDeviceRegisterEvents", handle_of(rtx), ctypes.c_ulonglong(types), where)
+
+    assert register(4 | 8) == register(4 | 8) == "SUCCESS"
+    assert register(0x100) == register(8 | 1) == "NOT_SUPPORTED"
+    assert register(0x20) == register(1 << 40) == register(8, None) == "INVALID_ARGUMENT"
+    supported = ctypes.c_ulonglong()
+    assert nvml("nvmlDeviceGetSupportedEventTypes", handle_of(rtx), ctypes.byref(supported)) == "SUCCESS"
+    assert register(supported.value) == "SUCCESS"
+
+
+@pytest.mark.parametrize("name", ["nvmlEventSetWait", "nvmlEventSetWait_v2"])
+def test_a_wait_without_a_timeout(driver: Driver, rtx: Gpu, name: str) -> None:
+    events = ctypes.c_void_p()
+    nvml("nvmlEventSetCreate", ctypes.byref(events))
+    data = ctypes.byref(pynvml.c_nvmlEventData_t())
+    assert nvml(name, events, data, 0) == "TIMEOUT"  # an empty set
+    nvml("nvmlDeviceRegisterEvents", handle_of(rtx), ctypes.c_ulonglong(8), events)
+    assert nvml(name, events, data, 0) == "TIMEOUT"
+    assert driver.calls[-1].delay_ns == 0
+    assert nvml(name, events, None, 0) == nvml(name, None, data, 0) == "INVALID_ARGUMENT"
+    rtx.lose()
+    assert nvml(name, events, data, 60_000) == "GPU_IS_LOST"
+    rtx.restore()
+    assert nvml(name, events, data, 0) == "TIMEOUT"
+    assert nvml("nvmlEventSetFree", events) == "SUCCESS"
+    assert nvml(name, events, data, 0) == nvml("nvmlEventSetFree", events) == "INVALID_ARGUMENT"
+
+
+def test_event_sets_end_with_the_last_shutdown() -> None:
+    with Driver() as driver:
+        driver.add_gpu("t4")
+        while nvml("nvmlShutdown") == "SUCCESS":
+            pass
+        pynvml.nvmlInit()
+        pynvml.nvmlInit()
+        events = pynvml.nvmlEventSetCreate()
+        pynvml.nvmlShutdown()
+        assert nvml("nvmlEventSetWait_v2", events, ctypes.byref(pynvml.c_nvmlEventData_t()), 0) == "TIMEOUT"
+        pynvml.nvmlShutdown()
+        pynvml.nvmlInit()
+        assert nvml("nvmlEventSetFree", events) == "INVALID_ARGUMENT"
+        pynvml.nvmlShutdown()
+
+
+# -- samples
+
+
+def test_samples(rtx: Gpu) -> None:
+    handle = pynvml.nvmlDeviceGetHandleByIndex(0)
+    doing = rtx.activity
+    doing.power, doing.gpu_percent, doing.memory_percent = 100.5, 90, 40
+    doing.encoder_percent, doing.decoder_percent, doing.busy = 30, 20, True
+    values = []
+    for kind in (0, 1, 2, 3, 4, 5, 6, 8, 9):
+        unsigned_type, found = pynvml.nvmlDeviceGetSamples(handle, kind, 0)
+        assert (unsigned_type, len(found)) == (pynvml.NVML_VALUE_TYPE_UNSIGNED_INT, 1)
+        values.append(found[0].sampleValue.uiVal)
+    assert values == [100_500, 90, 40, 30, 20, 3120, 10501, 0, 0]
+    stamp = found[0].timeStamp
+    assert abs(stamp / 1e6 - time.time()) < 60
+    with pytest.raises(pynvml.NVMLError_NotFound):
+        pynvml.nvmlDeviceGetSamples(handle, 1, stamp + 3_600_000_000)
+    with pytest.raises(pynvml.NVMLError_NotSupported):
+        pynvml.nvmlDeviceGetSamples(handle, 7, 0)
+    with pytest.raises(pynvml.NVMLError_InvalidArgument):
+        pynvml.nvmlDeviceGetSamples(handle, 10, 0)
+
+
+def test_samples_need_room(rtx: Gpu) -> None:
+    kind, count, array = U32(), U32(0), (pynvml.c_nvmlSample_t * 1)()
+    name, since = "nvmlDeviceGetSamples", ctypes.c_ulonglong(0)
+    rest = ctypes.byref(kind), ctypes.byref(count)
+    assert nvml(name, handle_of(rtx), 1, since, *rest, array) == "INVALID_ARGUMENT"
+    assert nvml(name, handle_of(rtx), 1, since, *rest, None) == "SUCCESS"
+    assert (kind.value, count.value) == (1, 1)
+
+
+def test_neighbours_are_counted_without_room(driver: Driver, rtx: Gpu, h200: Gpu) -> None:
+    handle = pynvml.nvmlDeviceGetHandleByIndex(0)
+    (other,) = pynvml.nvmlDeviceGetTopologyNearestGpus(handle, pynvml.NVML_TOPOLOGY_NODE)
+    assert ctypes.cast(other, ctypes.c_void_p).value == h200.handle
+    assert pynvml.nvmlDeviceGetTopologyNearestGpus(handle, pynvml.NVML_TOPOLOGY_SINGLE) == []
+    with pytest.raises(pynvml.NVMLError_InvalidArgument):
+        pynvml.nvmlDeviceGetTopologyNearestGpus(handle, 15)

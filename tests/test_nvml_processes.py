@@ -144,6 +144,27 @@ def test_processes_share_the_cards_utilization(gpu: Gpu, processes: list[Process
         pynvml.nvmlDeviceGetProcessUtilization(handle, later)
 
 
+def test_utilization_that_a_test_has_set(gpu: Gpu, processes: list[Process]) -> None:
+    gpu.activity.gpu_percent = 80
+    trainer, xorg, renderer = processes
+    trainer.percent.update(sm=70, mem=20, enc=3, dec=4)
+    handle = pynvml.nvmlDeviceGetHandleByIndex(0)
+
+    def told() -> list[tuple[int, ...]]:
+        samples = pynvml.nvmlDeviceGetProcessUtilization(handle, 0)
+        return [(one.pid, one.smUtil, one.memUtil, one.encUtil, one.decUtil) for one in samples]
+
+    assert told() == [(trainer.pid, 70, 20, 3, 4), (xorg.pid, 40, 0, 0, 0), (renderer.pid, 40, 0, 0, 0)]
+    gpu.activity.gpu_percent = 0
+    assert told() == [(trainer.pid, 70, 20, 3, 4)]  # those alone that did anything
+    array, count = ctypes.create_string_buffer(64), U32(0)
+    name = "nvmlDeviceGetProcessUtilization"
+    for room in (None, array):
+        assert nvml(name, handle_of(gpu), room, ctypes.byref(count), ctypes.c_ulonglong(0)) == "INSUFFICIENT_SIZE"
+        assert count.value == 1
+        count.value = 0
+
+
 def test_newer_utilization_has_another_layout(gpu: Gpu, processes: list[Process]) -> None:
     gpu.activity.gpu_percent = 60
     layout = struct.Struct("<QIIIIIIIxxxx")

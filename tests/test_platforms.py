@@ -27,6 +27,8 @@ def listed() -> list[tuple[int, int | None]]:
 def test_wddm(driver: Driver, gpu: Gpu) -> None:
     platforms.wddm(driver)
     assert listed() == [(40, None)]
+    handle = pynvml.nvmlDeviceGetHandleByIndex(0)
+    assert pynvml.nvmlDeviceGetCurrentDriverModel(handle) == pynvml.NVML_DRIVER_WDDM
     assert nvidia_smi(*APPS).stdout == "40, server, [N/A]\n"
     assert nvidia_smi(*USED).stdout == "2048 MiB\n"
     table = nvidia_smi().stdout

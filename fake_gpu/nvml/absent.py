@@ -7,17 +7,10 @@ from fake_gpu.nvml.dispatch import Call, nvml
 
 
 @nvml(
-    "nvmlDeviceGetDriverModel",  # Windows
-    "nvmlDeviceGetDriverModel_v2",
     "nvmlDeviceGetGpuOperationMode",  # Kepler
     "nvmlDeviceGetBridgeChipInfo",  # boards with two GPUs
     "nvmlDeviceGetAutoBoostedClocksEnabled",  # Kepler
     "nvmlDeviceGetNumaNodeId",  # GPUs that are NUMA nodes
-    "nvmlDeviceGetAttributes",  # MIG devices
-    "nvmlDeviceGetAttributes_v2",
-    "nvmlDeviceGetGpuInstanceId",
-    "nvmlDeviceGetComputeInstanceId",
-    "nvmlDeviceGetDeviceHandleFromMigDeviceHandle",
     "nvmlDeviceGetHostVgpuMode",  # virtualization hosts
     "nvmlDeviceGetActiveVgpus",
     "nvmlDeviceGetSupportedVgpus",
@@ -48,7 +41,6 @@ def not_on_these_cards(call: Call, *arguments: object) -> None:
     "nvmlDeviceSetTemperatureThreshold",
     "nvmlDeviceSetAccountingMode",
     "nvmlDeviceClearAccountingPids",
-    "nvmlDeviceSetMigMode",
     "nvmlDeviceModifyDrainState",
     "nvmlDeviceRemoveGpu",
     "nvmlDeviceRemoveGpu_v2",

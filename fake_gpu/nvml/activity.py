@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import struct
 
-from fake_gpu.derived import margin_to_slowdown
+from fake_gpu.derived import clock_mhz, margin_to_slowdown
 from fake_gpu.gpu import Gpu
 from fake_gpu.nvml.codes import NvmlError
 from fake_gpu.nvml.dispatch import Call, nvml
 from fake_gpu.nvml.pack import PAIR, counted, expect_version, i32, known, number, one_of, u32
+from fake_gpu.nvml.power import milliwatts
 
 _SAMPLING_PERIOD_US = 167_000
 """What real cards answer for the engines' utilization."""
+_SAMPLE = struct.Struct("<QI4x")
+_SAMPLED = 10
+"""Kinds of sample; module power, the eighth, has no card here, and nobody decodes JPEG or tracks optical flow."""
+_WHOLE_CARDS_SAMPLES = frozenset({1, 2, 3, 4, 8, 9})
+_UNSIGNED = 1
+"""NVML's number for the type of a sample."""
 _THRESHOLDS = 8
 _SLOWEST_FAN, _FASTEST_FAN = 30, 100
 """Percent that a fan can be set to: an RTX 4090's."""
@@ -51,6 +58,27 @@ def decoder_utilization(call: Call, gpu: Gpu) -> tuple[bytes, bytes]:
 @nvml("nvmlDeviceGetJpgUtilization", "nvmlDeviceGetOfaUtilization")
 def other_engines(call: Call, gpu: Gpu) -> tuple[bytes, bytes]:
     return _engine(gpu, 0)
+
+
+@nvml("nvmlDeviceGetSamples")
+def samples(call: Call, gpu: Gpu, kind: int, after_us: int, count: int, room: int | None) -> tuple[bytes, bytes, bytes]:
+    """One, of now: the driver keeps none. Without an array: how many there are, and that is no error, says nvml.h."""
+    if kind in _WHOLE_CARDS_SAMPLES:
+        _check_whole(gpu)
+    value = known((*_sampled(gpu), None, 0, 0)[one_of(kind, _SAMPLED)])
+    seen_us = int(call.driver.wall_time() * 1e6)
+    if room is not None and count == 0:
+        raise NvmlError("INVALID_ARGUMENT")
+    if after_us >= seen_us:
+        raise NvmlError("NOT_FOUND")
+    return u32(_UNSIGNED), u32(1), b"" if room is None else _SAMPLE.pack(seen_us, value)
+
+
+def _sampled(gpu: Gpu) -> tuple[int, ...]:
+    """Milliwatts; percent of the card, its memory, its encoder, its decoder; MHz of its cores and its memory."""
+    doing = gpu.activity
+    rates = (doing.gpu_percent, doing.memory_percent, doing.encoder_percent, doing.decoder_percent)
+    return milliwatts(doing.power), *rates, clock_mhz(gpu, "sm"), clock_mhz(gpu, "memory")
 
 
 @nvml("nvmlDeviceGetEncoderStats")

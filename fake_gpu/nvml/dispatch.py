@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from fake_gpu.errors import FakeGpuError
 from fake_gpu.fault import Fault
-from fake_gpu.gpu import Presence
+from fake_gpu.gpu import Gpu, Presence
+from fake_gpu.mig import MigInstance
 from fake_gpu.nvml.abi import INPUTS, OUTPUTS, Argument, Function, Kind, functions
 from fake_gpu.nvml.codes import CODES, NvmlError
 
@@ -46,7 +47,8 @@ class Session:
 
     pid: int
     initialised: int = 0
-    event_sets: set[int] = field(default_factory=set)
+    event_sets: dict[int, set[int]] = field(default_factory=dict)
+    """The handles of the cards whose events each has."""
 
 
 class Call:
@@ -64,6 +66,7 @@ class Call:
 
 
 _registry: dict[str, Handler] = {}
+_of_mig_devices: dict[str, Handler] = {}
 _without_init: set[str] = set()
 
 
@@ -88,6 +91,22 @@ def nvml(*names: str, without_init: bool = False) -> Callable[[_H], _H]:
     return register
 
 
+def nvml_of_mig(*names: str) -> Callable[[_H], _H]:
+    """Makes a Python function what answers NVML functions for the handle of a MIG device.
+
+    It is called as `nvml` says, with a MigInstance in place of the Gpu. What has none answers NOT_SUPPORTED.
+    """
+
+    def register(handler: _H) -> _H:
+        for name in names:
+            if name in _of_mig_devices:
+                raise ValueError(f"{name} is implemented twice for MIG devices")
+            _of_mig_devices[name] = handler
+        return handler
+
+    return register
+
+
 def registered() -> frozenset[str]:
     """The functions that have an implementation so far."""
     return frozenset(_registry)
@@ -96,12 +115,24 @@ def registered() -> frozenset[str]:
 class Entry:
     """One function of the table, ready to be called."""
 
-    __slots__ = ("all_written", "arguments", "devices", "fixed", "handler", "name", "needs_init", "reply", "values")
+    __slots__ = (
+        "all_written",
+        "arguments",
+        "devices",
+        "fixed",
+        "handler",
+        "handler_of_mig",
+        "name",
+        "needs_init",
+        "reply",
+        "values",
+    )
 
     def __init__(self, function: Function) -> None:
         self.name = function.name
         self.arguments = function.arguments
         self.handler = _registry.get(function.name)
+        self.handler_of_mig = _of_mig_devices.get(function.name)
         self.needs_init = function.name not in _without_init
         self.devices = tuple(place for place, one in enumerate(function.arguments) if one.type == "device")
         """The handler's arguments that are handles of GPUs; they come before anything that has no parameter."""
@@ -154,22 +185,18 @@ class Nvml:
                 raise NvmlError("UNINITIALIZED")
             if missing:
                 raise NvmlError("INVALID_ARGUMENT")
-            for place in entry.devices:
-                gpu = values[place] = self._handles.get(values[place])
-                if gpu is None:
-                    raise NvmlError("INVALID_ARGUMENT")
+            handler, gpus = self._look_up(entry, values)
             code, outs = 0, None
             if driver.has_faults:
-                gpus = [values[place] for place in entry.devices]
                 faults = driver.faults("nvml", entry.name, frozenset(gpu.uuid for gpu in gpus) if gpus else None)
                 delay, code = _effect(faults)
-            for place in entry.devices:
-                if values[place].presence_in_model is not Presence.PRESENT:
+            for gpu in gpus:
+                if gpu.presence_in_model is not Presence.PRESENT:
                     raise NvmlError("GPU_IS_LOST")
             if code == 0:
-                if entry.handler is None:
+                if handler is None:
                     raise NvmlError("NOT_SUPPORTED")
-                outs = entry.handler(Call(driver, session, now), *values)
+                outs = handler(Call(driver, session, now), *values)
         except NvmlError as error:
             code, outs = error.code, error.outs
             if error.delay_ns and delay != NEVER:
@@ -190,6 +217,28 @@ class Nvml:
         if entry.reply is not None and code == 0 and outs.__class__ is bytes:
             return entry.reply.pack(0, len(outs), outs), delay
         return _encode(code, outs, present), delay
+
+    def _look_up(self, entry: Entry, values: list[Any]) -> tuple[Handler | None, list[Gpu]]:
+        """Puts devices in the place of their handles. Returns who answers for such devices, and the cards meant."""
+        handler = entry.handler
+        gpus = []
+        for place in entry.devices:
+            gpu = self._handles.get(values[place])
+            if gpu is None:
+                device = self._mig_device(values[place])
+                values[place], gpu, handler = device, device.gpu, entry.handler_of_mig
+            else:
+                values[place] = gpu
+            gpus.append(gpu)
+        return handler, gpus
+
+    def _mig_device(self, handle: int) -> MigInstance:
+        """The MIG device that a handle is of. A card that is partitioned anew has other ones."""
+        for gpu in self._handles.values():
+            for instance in gpu.instances:
+                if instance.handle == handle:
+                    return instance
+        raise NvmlError("INVALID_ARGUMENT")
 
 
 def _effect(faults: tuple[Fault, ...]) -> tuple[int, int]:

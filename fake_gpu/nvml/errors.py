@@ -10,7 +10,9 @@ from fake_gpu.nvml.dispatch import Call, nvml
 from fake_gpu.nvml.identity import is_at_least
 from fake_gpu.nvml.pack import counted, known, one_of, u32, u64
 
-_LOCATIONS = 8
+LOCATIONS = 8
+"""Of memory, in the order of NVML's numbers."""
+VOLATILE = 0
 _COUNTED_LOCATIONS = frozenset({2, 7})
 """Device memory and SRAM: where Ampere cards and later count. Older ones count everywhere but in SRAM."""
 _HISTOGRAM = struct.Struct("<5I")
@@ -55,7 +57,7 @@ def detailed_ecc_errors(call: Call, gpu: Gpu, kind: int, span: int) -> bytes:
 
 @nvml("nvmlDeviceGetMemoryErrorCounter")
 def memory_errors(call: Call, gpu: Gpu, kind: int, span: int, location: int) -> bytes:
-    one_of(location, _LOCATIONS)
+    one_of(location, LOCATIONS)
     count = ecc_errors(call, gpu, kind, span)
     if not counts_errors_in(gpu, location):
         raise NvmlError("NOT_SUPPORTED")
@@ -73,9 +75,9 @@ def check_retires_pages(gpu: Gpu) -> None:
 
 
 def check_remaps_rows(gpu: Gpu) -> None:
-    """Raises NOT_SUPPORTED for a card that does not remap rows."""
+    """Raises NOT_SUPPORTED for a card that does not remap rows, or has MIG devices, as nvml.h says."""
     check_ecc(gpu)
-    if not is_at_least(gpu, "ampere"):
+    if gpu.instances or not is_at_least(gpu, "ampere"):
         raise NvmlError("NOT_SUPPORTED")
 
 

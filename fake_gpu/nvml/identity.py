@@ -26,8 +26,7 @@ _BRANDS = {
     "nvidia": 14,
 }
 _INFOROM_OBJECTS = ("oem", "ecc", "pwr")
-_MIG_DEVICES = 7
-"""At most on one card, of every kind that can be partitioned."""
+_DRIVER_MODELS = {"WDDM": 0, "TCC": 1, "MCDM": 2}
 _BUS_TYPE_PCIE = 2
 _DISPLAY_CONTROLLER = 3
 
@@ -99,9 +98,9 @@ def board_id(call: Call, gpu: Gpu) -> bytes:
     return u32((gpu.pci_domain << 16 | gpu.pci_bus << 8 | gpu.pci_device) & 0xFFFF_FFFF)
 
 
-@nvml("nvmlDeviceGetMultiGpuBoard", "nvmlDeviceIsMigDeviceHandle", "nvmlDeviceGetVirtualizationMode")
+@nvml("nvmlDeviceGetMultiGpuBoard", "nvmlDeviceGetVirtualizationMode")
 def never(call: Call, gpu: Gpu) -> bytes:
-    """One GPU to a board, whole cards only, on bare metal."""
+    """One GPU to a board, on bare metal."""
     return u32(0)
 
 
@@ -123,6 +122,8 @@ def compute_capability(call: Call, gpu: Gpu) -> tuple[bytes, bytes]:
 
 @nvml("nvmlDeviceGetNumGpuCores")
 def cores(call: Call, gpu: Gpu) -> bytes:
+    if gpu.profile.mig:
+        raise NvmlError("NOT_SUPPORTED")  # nvml.h: not for cards with MIG
     return number(gpu.profile.cuda_cores)
 
 
@@ -203,22 +204,12 @@ def default_mode(call: Call, gpu: Gpu) -> bytes:
     return u32(0)
 
 
-@nvml("nvmlDeviceGetMigMode")
-def mig_mode(call: Call, gpu: Gpu) -> tuple[bytes, bytes]:
-    enabled = u32(known(gpu.profile.mig))
-    return enabled, enabled
-
-
-@nvml("nvmlDeviceGetMaxMigDeviceCount")
-def mig_device_count(call: Call, gpu: Gpu) -> bytes:
-    """Zero where MIG is off or impossible, as nvml.h says."""
-    return u32(_MIG_DEVICES if gpu.profile.mig else 0)
-
-
-@nvml("nvmlDeviceGetMigDeviceHandleByIndex")
-def mig_device(call: Call, gpu: Gpu, place: int) -> None:
-    known(gpu.profile.mig)
-    raise NvmlError("NOT_FOUND")
+@nvml("nvmlDeviceGetDriverModel", "nvmlDeviceGetDriverModel_v2")
+def driver_model(call: Call, gpu: Gpu) -> tuple[bytes, bytes]:
+    """Windows'. Elsewhere a card has none."""
+    said = (gpu.profile.smi.get(f"driver_model.{which}", "") for which in ("current", "pending"))
+    current, pending = (number(_DRIVER_MODELS.get(one)) for one in said)
+    return current, pending
 
 
 @nvml("nvmlDeviceGetC2cModeInfoV")

@@ -16,6 +16,7 @@ def load() -> None:
         life,
         links,
         memory,
+        mig,
         power,
         processes,
         system,

@@ -6,11 +6,14 @@ import re
 from collections.abc import Callable
 
 from fake_gpu.gpu import Gpu, Presence
+from fake_gpu.mig import MigInstance
 from fake_gpu.nvml.codes import NvmlError
 from fake_gpu.nvml.dispatch import Call, nvml
 from fake_gpu.nvml.pack import expect_version, one_of, u32, u64
 
 _UUID_ASCII, _UUID_BINARY = 1, 2
+_MIG_UUID_OF_OLD = re.compile(r"MIG-(?P<gpu>GPU-[^/]+)/(?P<instance>\d+)/(?P<compute>\d+)", re.IGNORECASE)
+"""As drivers before 470 wrote it; later ones take both."""
 
 # domain:bus:device.function, domain:bus:device, or bus:device.function, as nvml.h says; hexadecimal of any length.
 _BUS_ID = re.compile(
@@ -71,6 +74,23 @@ def _find(call: Call, matches: Callable[[Gpu], bool]) -> bytes:
     raise NvmlError("NOT_FOUND")
 
 
+def _find_mig_device(call: Call, matches: Callable[[MigInstance], bool]) -> bytes:
+    for gpu in call.driver.enumerated:
+        for instance in gpu.instances:
+            if matches(instance):
+                _handle(gpu)
+                return u64(instance.handle)
+    raise NvmlError("NOT_FOUND")
+
+
+def _ids(instance: MigInstance) -> tuple[int, int]:
+    return instance.facts.gpu_instance, instance.facts.compute_instance
+
+
+def _digits(uuid: str) -> str:
+    return uuid[4:].replace("-", "").lower()
+
+
 @nvml("nvmlDeviceGetHandleByIndex", "nvmlDeviceGetHandleByIndex_v2")
 def handle_by_index(call: Call, index: int) -> bytes:
     gpus = call.driver.enumerated
@@ -81,6 +101,12 @@ def handle_by_index(call: Call, index: int) -> bytes:
 def handle_by_uuid(call: Call, uuid: str) -> bytes:
     if not uuid:
         raise NvmlError("INVALID_ARGUMENT")
+    old = _MIG_UUID_OF_OLD.fullmatch(uuid)
+    if old is not None:
+        wanted = (int(old["instance"]), int(old["compute"]))
+        return _find_mig_device(call, lambda one: one.gpu.uuid == old["gpu"] and _ids(one) == wanted)
+    if uuid.startswith("MIG-"):
+        return _find_mig_device(call, lambda one: one.uuid == uuid)
     return _find(call, lambda gpu: gpu.uuid == uuid)
 
 
@@ -92,7 +118,9 @@ def handle_by_uuid_structure(call: Call, request: bytes) -> tuple[None, bytes]:
         return None, handle_by_uuid(call, value[:41].split(b"\0")[0].decode("utf-8", "replace"))
     if kind == _UUID_BINARY:
         digits = value[:16].hex()
-        return None, _find(call, lambda gpu: gpu.uuid.removeprefix("GPU-").replace("-", "").lower() == digits)
+        if any(_digits(one.uuid) == digits for gpu in call.driver.enumerated for one in gpu.instances):
+            return None, _find_mig_device(call, lambda one: _digits(one.uuid) == digits)
+        return None, _find(call, lambda gpu: _digits(gpu.uuid) == digits)
     raise NvmlError("INVALID_ARGUMENT")
 
 

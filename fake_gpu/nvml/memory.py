@@ -8,7 +8,7 @@ from fake_gpu.derived import bar1_used
 from fake_gpu.gpu import Gpu, Memory
 from fake_gpu.nvml.codes import NvmlError
 from fake_gpu.nvml.dispatch import Call, nvml
-from fake_gpu.nvml.pack import number
+from fake_gpu.nvml.pack import expect_version, number
 from fake_gpu.units import MIB
 
 _V1 = struct.Struct("<3Q")
@@ -22,26 +22,42 @@ def _memory(call: Call, gpu: Gpu) -> Memory:
     return gpu.memory_at(call.now_ns)
 
 
+def pack_memory(memory: Memory) -> bytes:
+    """The first version of the call counts what is reserved as used."""
+    total, reserved, used, free = memory
+    return _V1.pack(total, free, used + reserved)
+
+
+def check_version(request: bytes) -> None:
+    """Raises ARGUMENT_VERSION_MISMATCH where a structure is not of the call's second version."""
+    expect_version(request, _V2.size, 2)
+
+
+def pack_memory_v2(memory: Memory) -> bytes:
+    """The second version has it apart."""
+    total, reserved, used, free = memory
+    return _V2.pack(_V2_VERSION, total, reserved, free, used)
+
+
+def pack_window(total: int, used: int) -> bytes:
+    """Of the window onto the memory, in bytes."""
+    return _V1.pack(total, total - used, used)
+
+
 @nvml("nvmlDeviceGetMemoryInfo")
 def memory_info(call: Call, gpu: Gpu) -> bytes:
-    """The first version of this call counts what is reserved as used."""
-    total, reserved, used, free = _memory(call, gpu)
-    return _V1.pack(total, free, used + reserved)
+    return pack_memory(_memory(call, gpu))
 
 
 @nvml("nvmlDeviceGetMemoryInfo_v2")
 def memory_info_v2(call: Call, gpu: Gpu, request: bytes) -> bytes:
-    if int.from_bytes(request[:4], "little") != _V2_VERSION:
-        raise NvmlError("ARGUMENT_VERSION_MISMATCH")
-    total, reserved, used, free = _memory(call, gpu)
-    return _V2.pack(_V2_VERSION, total, reserved, free, used)
+    check_version(request)
+    return pack_memory_v2(_memory(call, gpu))
 
 
 @nvml("nvmlDeviceGetBAR1MemoryInfo")
 def bar1_memory_info(call: Call, gpu: Gpu) -> bytes:
-    total = gpu.profile.memory.bar1_mib * MIB
-    used = bar1_used(gpu)
-    return _V1.pack(total, total - used, used)
+    return pack_window(gpu.profile.memory.bar1_mib * MIB, bar1_used(gpu))
 
 
 @nvml("nvmlDeviceGetMemoryBusWidth")

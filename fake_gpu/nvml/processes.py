@@ -6,9 +6,11 @@ import struct
 from collections.abc import Callable
 
 from fake_gpu.gpu import Gpu
+from fake_gpu.mig import MigInstance
 from fake_gpu.nvml.codes import NvmlError
-from fake_gpu.nvml.dispatch import Call, nvml
+from fake_gpu.nvml.dispatch import Call, nvml, nvml_of_mig
 from fake_gpu.nvml.pack import PAIR, counted, expect_version, u32
+from fake_gpu.process import Process
 
 _NOT_AVAILABLE = 0xFFFF_FFFF_FFFF_FFFF
 """NVML_VALUE_NOT_AVAILABLE of nvml.h, as an unsigned number."""
@@ -24,57 +26,70 @@ _DETAIL_LIST = struct.Struct("<III")  # without the pointer that follows
 _ACCOUNTING_BUFFER = 4000
 """Processes; what real cards answer."""
 
+_ENGINES = ("sm", "mem", "enc", "dec")
+
 _MODE_TYPES = (("C", "C+G"), ("G", "C+G"), (), ("C", "G", "C+G"))
 """The types of process that NVML's process modes stand for: compute, graphics, MPS, all."""
 
-Packer = Callable[[int, int], bytes]
+Packer = Callable[[int, int, int, int], bytes]
+"""Of a PID, bytes, and the ids of GPU instance and compute instance."""
 
 
-def _pack_v1(pid: int, size: int) -> bytes:
+def _pack_v1(pid: int, size: int, instance: int, compute: int) -> bytes:
     return _V1.pack(pid, size)
 
 
-def _pack_v2(pid: int, size: int) -> bytes:
-    return _V2.pack(pid, size, _NO_INSTANCE, _NO_INSTANCE)
+def _pack_detail(pid: int, size: int, instance: int, compute: int) -> bytes:
+    return _DETAIL.pack(pid, size, instance, compute, 0)
 
 
-def _pack_detail(pid: int, size: int) -> bytes:
-    return _DETAIL.pack(pid, size, _NO_INSTANCE, _NO_INSTANCE, 0)
+def _place(process: Process, gpu: Gpu) -> tuple[int, int]:
+    instance = process.instance
+    if instance is None or instance.gpu is not gpu:
+        return _NO_INSTANCE, _NO_INSTANCE
+    return instance.facts.gpu_instance, instance.facts.compute_instance
 
 
-def _running(call: Call, gpu: Gpu, mode: int, pack: Packer) -> list[bytes]:
+def _running(call: Call, device: Gpu | MigInstance, mode: int, pack: Packer) -> list[bytes]:
+    """Those of a card, or of one MIG device."""
     types = _MODE_TYPES[mode]
+    gpu = device.gpu if isinstance(device, MigInstance) else device
     return [
-        pack(one.pid, _NOT_AVAILABLE if one.size is None else one.size)
+        pack(one.pid, _NOT_AVAILABLE if one.size is None else one.size, *_place(one.process, gpu))
         for one in gpu.listed_at(call.now_ns)
-        if one.process.compute_type in types
+        if one.process.compute_type in types and (device is gpu or one.process.instance is device)
     ]
 
 
 def _register(mode: int, kind: str) -> None:
     def register(suffix: str, pack: Packer) -> None:
-        @nvml(f"nvmlDeviceGet{kind}RunningProcesses{suffix}")
-        def running(call: Call, gpu: Gpu, count: int, room: int | None) -> tuple[bytes, bytes]:
-            return counted(_running(call, gpu, mode, pack), count, room)
+        name = f"nvmlDeviceGet{kind}RunningProcesses{suffix}"
+
+        @nvml_of_mig(name)
+        @nvml(name)
+        def running(call: Call, device: Gpu | MigInstance, count: int, room: int | None) -> tuple[bytes, bytes]:
+            return counted(_running(call, device, mode, pack), count, room)
 
     register("", _pack_v1)
-    register("_v2", _pack_v2)
-    register("_v3", _pack_v2)
+    register("_v2", _V2.pack)
+    register("_v3", _V2.pack)
 
 
 for _mode, _kind in enumerate(("Compute", "Graphics", "MPSCompute")):
     _register(_mode, _kind)
 
 
+@nvml_of_mig("nvmlDeviceGetRunningProcessDetailList")
 @nvml("nvmlDeviceGetRunningProcessDetailList")
-def process_details(call: Call, gpu: Gpu, request: bytes, room: int | None) -> tuple[bytes, bytes]:
+def process_details(call: Call, device: Gpu | MigInstance, request: bytes, room: int | None) -> tuple[bytes, bytes]:
     expect_version(request, 24)
+    gpu = device.gpu if isinstance(device, MigInstance) else device
     if gpu.profile.architecture not in ("hopper", "blackwell"):
         raise NvmlError("NOT_SUPPORTED")  # nvml.h: for Hopper or newer
     version, mode, count = _DETAIL_LIST.unpack_from(request)
     if mode >= len(_MODE_TYPES):
         raise NvmlError("INVALID_ARGUMENT")
-    found = _running(call, gpu, mode, _pack_detail)
+    found = _running(call, device, mode, _pack_detail)
     head = _DETAIL_LIST.pack(version, mode, len(found))
     return _into_nested(head, found, count, room)
 
@@ -86,22 +101,30 @@ def _into_nested(head: bytes, items: list[bytes], count: int, room: int | None) 
     return head, b"".join(items)
 
 
-# -- utilization: the card's, in equal parts to the processes that hold memory on it
+# -- utilization: what `Process.percent` says, else the card's in equal parts to those that hold memory on it
 
 
-def _shares(call: Call, gpu: Gpu, after_us: int) -> tuple[int, list[tuple[int, int, int, int, int]]]:
+def _shares(call: Call, gpu: Gpu, after_us: int) -> tuple[int, list[tuple[int, ...]]]:
     """The sample's time in µs since the epoch, and (pid, SM, memory, encoder, decoder) in percent of each process.
 
     Raises NOT_FOUND where no process did anything since `after_us`.
     """
+    if gpu.profile.mig:
+        raise NvmlError("NOT_SUPPORTED")  # nvml.h: not for cards with MIG
     seen_us = int(call.driver.wall_time() * 1e6)
     doing = gpu.activity
     card = (doing.gpu_percent, doing.memory_percent, doing.encoder_percent, doing.decoder_percent)
-    pids = [one.pid for one in gpu.listed_at(call.now_ns)]
-    if not pids or not any(card) or after_us >= seen_us:
+    listed = gpu.listed_at(call.now_ns)
+    rest = sum(not one.process.percent for one in listed)
+    shares = []
+    for one in listed:
+        said = one.process.percent
+        parts = (said.get(name, 0) if said else percent // rest for name, percent in zip(_ENGINES, card, strict=True))
+        shares.append((one.pid, *parts))
+    active = [share for share in shares if any(share[1:])]
+    if not active or after_us >= seen_us:
         raise NvmlError("NOT_FOUND")
-    sm, memory, encoder, decoder = (percent // len(pids) for percent in card)
-    return seen_us, [(pid, sm, memory, encoder, decoder) for pid in pids]
+    return seen_us, active
 
 
 @nvml("nvmlDeviceGetProcessUtilization")

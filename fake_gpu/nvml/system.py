@@ -93,10 +93,11 @@ def common_ancestor(call: Call, gpu: Gpu, other: Gpu) -> bytes:
 
 @nvml("nvmlDeviceGetTopologyNearestGpus")
 def nearest_gpus(call: Call, gpu: Gpu, level: int, count: int, room: int | None) -> tuple[bytes, bytes]:
+    """A count of 0 asks how many there are, and that is no error: nvml.h."""
     if level not in _LEVELS:
         raise NvmlError("INVALID_ARGUMENT")
     others = [u64(other.handle) for other in call.driver.enumerated if other is not gpu and level >= _NODE]
-    return counted(others, count, room)
+    return (u32(len(others)), b"") if count == 0 else counted(others, count, room)
 
 
 @nvml("nvmlDeviceOnSameBoard")
