@@ -171,6 +171,11 @@ def load_profile(name: str | os.PathLike[str]) -> Profile:
         raise InvalidValue(
             f"{name!r} is neither a profile's name nor a Profile; there are {', '.join(map(repr, known))}"
         )
+    if name.endswith((".xml", ".txt", ".log")):
+        raise InvalidValue(
+            f"{name!r} is no profile: of what nvidia-smi -q -x or nvidia-smi -q has printed, make one first: "
+            f"fake-gpu profile import {name}"
+        )
     if name not in known:
         near = difflib.get_close_matches(name.lower().replace(" ", "-").replace("_", "-"), known, n=1, cutoff=0.5)
         hint = f" Did you mean {near[0]!r}?" if near else ""

@@ -27,8 +27,11 @@ def to_toml(profile: Profile, source: str) -> str:
     lines = [f"# {source}"]
     lines += [f"{key} = {_value(key, value)}" for key, value in values.items() if not isinstance(value, dict)]
     if log is not None:
-        lines += [_LOG_COMMENT, "log = '''"]
-        lines += [*log.rstrip("\n").split("\n"), "'''"]
+        rows = log.rstrip("\n").split("\n")
+        if "'''" not in log and all(row.isprintable() for row in rows):
+            lines += [_LOG_COMMENT, "log = '''", *rows, "'''"]
+        else:  # a text in one line, in which everything can be escaped
+            lines += [_LOG_COMMENT, f"log = {_text(log)}"]
     for key, value in values.items():
         if isinstance(value, dict) and value:
             lines += ["", f"[{key}]", *_table(value)]
@@ -65,4 +68,4 @@ def _value(key: str, value: object) -> str:
 
 def _text(text: str) -> str:
     escaped = text.replace("\\", "\\\\").replace('"', '\\"')
-    return '"' + "".join(one if one.isprintable() else f"\\u{ord(one):04X}" for one in escaped) + '"'
+    return '"' + "".join(one if one.isprintable() else f"\\U{ord(one):08X}" for one in escaped) + '"'

@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 
 from fake_gpu.capture import tables
 from fake_gpu.capture.files import NO_STATE, Shot
-from fake_gpu.capture.logs import read_text, read_xml
+from fake_gpu.capture.findings import Findings, counted
+from fake_gpu.capture.logs import read_log
 from fake_gpu.capture.machine import Machine
 from fake_gpu.capture.seen import Seen, SeenCard, SeenProcess
 from fake_gpu.driver import Driver
@@ -65,13 +66,12 @@ def _seen(machine: Machine, shot: Shot) -> Seen:
     """The state in which the command was run, with what its own output says over it."""
     state = machine.states.get(shot.state) or next(iter(machine.states.values()))
     if shot.option == "-q":
-        log = read_xml(shot.text) if "-x" in shot.arguments else read_text(shot.text)
-        return _over(log.seen, state)
+        return _over(read_log(shot, Findings(shot.command)).seen, state)
     if shot.option == "--query-gpu":
-        seen = tables.read_query_gpu(shot.arguments, shot.text)
+        seen = tables.read_query_gpu(shot, Findings(shot.command))
         return _over(replace(seen, cards=tuple(replace(card, processes=()) for card in seen.cards)), state)
     if shot.option == "--query-compute-apps":
-        return _with_apps(state, tables.read_query_apps(shot.arguments, shot.text, len(state.cards)))
+        return _with_apps(state, tables.read_query_apps(shot, len(state.cards)))
     if not shot.arguments:
         return _of_table(shot.text, state)
     return replace(state, when=tables.read_stamp(shot.text))
@@ -79,7 +79,7 @@ def _seen(machine: Machine, shot: Shot) -> Seen:
 
 def _over(seen: Seen, state: Seen) -> Seen:
     if len(seen.cards) != len(state.cards):
-        raise InvalidValue(f"one output tells of {len(seen.cards)} GPUs, another of {len(state.cards)}")
+        raise InvalidValue(f"one output tells of {counted(len(seen.cards), 'GPU')}, another of {len(state.cards)}")
     cards = tuple(card.over(other) for card, other in zip(seen.cards, state.cards, strict=True))
     return Seen(cards, seen.when)
 

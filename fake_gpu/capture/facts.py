@@ -7,7 +7,7 @@ from typing import Any, Final, get_args
 import msgspec
 
 from fake_gpu.capture.live import IDENTITY, MODELLED, is_live
-from fake_gpu.capture.seen import SeenCard, SeenInstance, is_absent, number
+from fake_gpu.capture.seen import SeenCard, SeenInstance, is_absent, number, tells_nothing
 from fake_gpu.errors import InvalidValue
 from fake_gpu.profile import (
     Architecture,
@@ -36,7 +36,7 @@ _BY_CAPABILITY: Final[tuple[tuple[tuple[int, int], Architecture], ...]] = (
     ((5, 0), "maxwell"),
     ((3, 0), "kepler"),
 )
-_SHARED_MIB: Final = 131_072
+SHARED_MIB: Final = 131_072
 """MiB of a card that uses the host's memory and tells no figure."""
 _SMS_OF_A_SLICE: Final = {"ampere": 14, "hopper": 16, "blackwell": 18}
 
@@ -57,12 +57,10 @@ def _on(fields: dict[str, str], name: str) -> bool | None:
 
 
 def profile_of(card: SeenCard, *, reserved: float, nvlinks: int, active: bool, dtd: str | None) -> Profile:
-    """The facts, before what nvidia-smi says beside them is quoted. Raises InvalidValue where the essential lacks."""
+    """The facts, before what nvidia-smi says beside them is quoted. Raises InvalidValue for another architecture."""
     fields = card.fields
-    if is_absent(of(fields, "name")) or "memory.total" not in fields:
-        raise InvalidValue("the output names no product or no total memory: give all of `nvidia-smi -q -x`")
     total = optional(fields, "memory.total")
-    architecture, capability = _architecture(fields)
+    architecture, capability = _architecture(card)
     brand = of(fields, "brand").lower()
     return Profile(
         name=fields["name"],
@@ -70,7 +68,7 @@ def profile_of(card: SeenCard, *, reserved: float, nvlinks: int, active: bool, d
         brand=brand if brand in get_args(Brand) else "nvidia",  # type: ignore[arg-type]  # it is one of them
         compute_capability=capability,
         memory=Memory(
-            total_mib=total or _SHARED_MIB,
+            total_mib=SHARED_MIB if total is None else total,
             reserved_mib=max(0.0, reserved),
             bar1_mib=optional(fields, "bar1.total") or 256,
             told=total is not None,
@@ -98,7 +96,8 @@ def profile_of(card: SeenCard, *, reserved: float, nvlinks: int, active: bool, d
     )
 
 
-def _architecture(fields: dict[str, str]) -> tuple[Architecture, tuple[int, int]]:
+def _architecture(card: SeenCard) -> tuple[Architecture, tuple[int, int]]:
+    fields = card.fields
     major, _, minor = of(fields, "compute_cap").partition(".")
     if major.isdigit() and minor.isdigit():
         known = (int(major), int(minor))
@@ -111,13 +110,17 @@ def _architecture(fields: dict[str, str]) -> tuple[Architecture, tuple[int, int]
             # -q does not tell the smaller Ampere chips from the A100, but only that one can be partitioned.
             small = name == "ampere" and is_absent(of(fields, "mig.mode.current"))
             return name, (8, 6) if small else least
-    raise InvalidValue(f"the output names an architecture that is not known: {of(fields, 'architecture')!r}")
+    place = card.places.get("architecture")
+    raise InvalidValue(
+        f"{f'line {place.line}: ' if place else ''}the architecture is {of(fields, 'architecture')!r}: expected one of "
+        f"{', '.join(name.title() for _, name in _BY_CAPABILITY)}"
+    )
 
 
 def _pci(fields: dict[str, str]) -> Pci:
     def hexadecimal(name: str, default: int) -> int:
         said = of(fields, name)
-        return default if is_absent(said) else int(said, 16)
+        return default if tells_nothing(said) else int(said, 16)
 
     return Pci(
         device_id=hexadecimal("pci.device_id", 0x10DE),

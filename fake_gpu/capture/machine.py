@@ -9,11 +9,13 @@ from pathlib import Path
 import msgspec
 
 from fake_gpu.capture import memory, tables
-from fake_gpu.capture.facts import optional, plain, profile_of, quoted, watts
+from fake_gpu.capture.consistency import check_agreement, check_card
+from fake_gpu.capture.facts import SHARED_MIB, optional, plain, profile_of, quoted, watts
 from fake_gpu.capture.files import Shot, read_file, shots_of
+from fake_gpu.capture.findings import Findings, counted
 from fake_gpu.capture.live import MODELLED, is_live
-from fake_gpu.capture.logs import Log, read_text, read_xml
-from fake_gpu.capture.seen import Seen, SeenCard, is_absent, number
+from fake_gpu.capture.logs import Log, read_log
+from fake_gpu.capture.seen import Seen, SeenCard, is_absent, number, tells_nothing
 from fake_gpu.driver import Driver
 from fake_gpu.errors import InvalidValue
 from fake_gpu.gpu import Gpu
@@ -25,6 +27,7 @@ from fake_gpu.units import MIB
 
 _OF_ONE_CARD = ("pdi", "board_id", "gsp_version")
 """Fields that are made up unless a card is known."""
+_NO_BUS_ID = "00000000:01:00.0"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,13 +45,17 @@ class Card:
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """What an output tells of a machine. `states`: what went on, by the output's name for it ("idle", "load")."""
+    """What an output tells of a machine. `states`: what went on, by the output's name for it ("idle", "load").
+
+    `notes`: what a reader should know of how it was read, each as "FILE:LINE: what".
+    """
 
     driver_version: str
     cuda_version: tuple[int, int]
     cards: tuple[Card, ...]
     states: dict[str, Seen]
     shots: tuple[Shot, ...]
+    notes: tuple[str, ...] = ()
 
     def driver(self, state: str | None = None) -> Driver:
         """A driver, not started, with the machine's versions, cards, processes and activity. Raises InvalidValue."""
@@ -76,43 +83,83 @@ class Machine:
 
 
 def read_machine(path: str | Path) -> Machine:
-    """The machine of `nvidia-smi -q -x`, of `nvidia-smi -q`, or of a capture file. Raises InvalidValue."""
-    return machine_of(shots_of(read_file(Path(path)), str(path)), str(path))
+    """The machine of `nvidia-smi -q -x`, of `nvidia-smi -q`, or of a capture file; "-": of standard input.
+
+    UTF-8, or UTF-16 as PowerShell writes it. Raises InvalidValue with all that is wrong, each with its line: values
+    that are no numbers, figures that contradict each other, an output that is cut.
+    """
+    what = "standard input" if str(path) == "-" else str(path)
+    return machine_of(shots_of(read_file(Path(path)), what), what)
 
 
 def machine_of(shots: tuple[Shot, ...], what: str) -> Machine:
-    """The machine of which these are the outputs. `what`: whence they are. Raises InvalidValue."""
-    logs = {shot.state: _log(shot, what) for shot in shots if shot.option == "-q"}
+    """The machine of which these are the outputs. `what`: whence they are.
+
+    Raises InvalidValue with all that is wrong, each with its line.
+    """
+    findings = Findings(what)
+    logs: dict[str, Log] = {}
+    for shot in shots:
+        if shot.option == "-q" and shot.state not in logs and not shot.is_partial:
+            logs[shot.state] = _log(shot, findings)
     if not logs:
         raise InvalidValue(f"{what} has no output of `nvidia-smi -q` or `nvidia-smi -q -x`, which says most")
     first = next(iter(logs.values()))
-    states = {state: _merged(log, [shot for shot in shots if shot.state == state]) for state, log in logs.items()}
+    for log in logs.values():
+        for card in log.seen.cards:
+            check_card(card, findings)
+        for card, other in zip(first.seen.cards, log.seen.cards, strict=False):
+            check_agreement(card, other, findings)
+    states = {state: _merged(log, state, shots, findings) for state, log in logs.items()}
+    findings.end()
     try:
         cards = tuple(_card(index, first, states, shots) for index in range(len(first.seen.cards)))
     except InvalidValue as error:
         raise InvalidValue(f"{what}: {error}") from error
-    return Machine(first.driver_version, first.cuda_version, cards, states, shots)
+    _note_unified(first, findings)
+    return Machine(first.driver_version, first.cuda_version, cards, states, shots, tuple(findings.notes))
 
 
-def _log(shot: Shot, what: str) -> Log:
+def _log(shot: Shot, findings: Findings) -> Log:
     try:
-        return read_xml(shot.text) if "-x" in shot.arguments else read_text(shot.text)
-    except (InvalidValue, ValueError) as error:
-        raise InvalidValue(f"{what}, {shot.command}: {error}") from error
+        return read_log(shot, findings)
+    except InvalidValue as error:
+        raise InvalidValue(f"{findings.what}, {shot.command}: {error}") from error
 
 
-def _merged(log: Log, shots: list[Shot]) -> Seen:
+def _note_unified(log: Log, findings: Findings) -> None:
+    for card in log.seen.cards:
+        if is_absent(card.fields["memory.total"]):
+            findings.note(
+                card.places["memory.total"].line,
+                f"Total is N/A: {card.fields['name']} is taken for a card that uses the host's memory, as a GB10 does; "
+                f"{SHARED_MIB} MiB stand for it in the profile, and clients are told none",
+            )
+
+
+def _merged(log: Log, state: str, shots: tuple[Shot, ...], findings: Findings) -> Seen:
     """What -q says, and the fields that only --query-gpu has."""
-    query = next((shot for shot in shots if shot.option == "--query-gpu"), None)
+    query = next((shot for shot in shots if shot.state == state and shot.option == "--query-gpu"), None)
     if query is None:
         return log.seen
-    rows = tables.read_query_gpu(query.arguments, query.text).cards
+    rows = tables.read_query_gpu(query, findings).cards
+    for row in rows:
+        check_card(row, findings)
     if len(rows) != len(log.seen.cards):
+        findings.note(
+            query.line,
+            f"--query-gpu has {counted(len(rows), 'GPU')}, and -q {len(log.seen.cards)}: what it says is left out",
+        )
         return log.seen
     cards = []
     for row, card in zip(rows, log.seen.cards, strict=True):
-        static = {name: text for name, text in row.fields.items() if not is_live(name) and name != "timestamp"}
-        # Where both tell, -q's moment counts for what moves, and --query-gpu's spelling for the rest.
+        check_agreement(card, row, findings)
+        static = {
+            name: text
+            for name, text in row.fields.items()
+            if not is_live(name) and name not in MODELLED and name != "timestamp"
+        }
+        # Where both tell, -q counts for what moves and for the memory, and --query-gpu's spelling for the rest.
         cards.append(replace(card, fields={**row.fields, **card.fields, **static}, more=row.more))
     return replace(log.seen, cards=tuple(cards))
 
@@ -137,9 +184,9 @@ def _card(index: int, log: Log, states: dict[str, Seen], shots: tuple[Shot, ...]
         profile = msgspec.structs.replace(profile, mig_devices=tuple(devices))
     card = Card(
         profile,
-        fields.get("uuid", ""),
+        "" if tells_nothing(fields.get("uuid", "N/A")) else fields["uuid"],
         None if is_absent(fields.get("serial", "")) else fields["serial"],
-        fields.get("pci.bus_id", "00000000:01:00.0"),
+        _NO_BUS_ID if tells_nothing(fields.get("pci.bus_id", "N/A")) else fields["pci.bus_id"],
         number(fields.get("minor_number", str(index))),
         {name: fields[name] for name in _OF_ONE_CARD if name in fields} | _affinity(index, shots),
         uuids,

@@ -3,9 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import Final, NamedTuple
 
 from fake_gpu.process import ComputeType
 from fake_gpu.smi.layout import Node
+
+_ABSENT: Final = ("N/A", "Not Supported")
+_FAILED: Final = (
+    "Unknown Error",
+    "Insufficient Permissions",
+    "Not Found",
+    "Function Not Found",
+    "GPU is lost",
+    "GPU requires reset",
+    "ERR!",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +46,13 @@ class SeenInstance:
     bar1_used: int
 
 
+class Place(NamedTuple):
+    """Of a field: the line of the file, from 1, and what it is called there."""
+
+    line: int
+    label: str
+
+
 @dataclass(frozen=True, slots=True)
 class SeenCard:
     """One GPU. `fields`: by the names of --query-gpu and of smi/fields_log.py, as --query-gpu prints them."""
@@ -45,6 +64,8 @@ class SeenCard:
     supported_clocks: tuple[tuple[int, tuple[int, ...]], ...] = ()
     more: dict[str, str] = field(default_factory=dict)
     """Fields of --query-gpu that are not known here, by what stands above them."""
+    places: dict[str, Place] = field(default_factory=dict)
+    """Where each of `fields` stands."""
 
     def over(self, other: SeenCard) -> SeenCard:
         """This, and what only the other says."""
@@ -55,6 +76,7 @@ class SeenCard:
             nodes=self.nodes or other.nodes,
             supported_clocks=self.supported_clocks or other.supported_clocks,
             more=self.more or other.more,
+            places={**other.places, **self.places},
         )
 
 
@@ -74,4 +96,10 @@ def number(text: str) -> int:
 
 def is_absent(text: str) -> bool:
     """Whether a card says that it does not say."""
-    return text.strip("[]") in ("N/A", "Not Supported", "")
+    return text.strip("[]") in (*_ABSENT, "")
+
+
+def tells_nothing(text: str) -> bool:
+    """Whether nvidia-smi prints this where there is no number: the card has none, or it could not be asked."""
+    said = text.strip("[]")
+    return said in _ABSENT or said in _FAILED or said.startswith("Requested functionality")

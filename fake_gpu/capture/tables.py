@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Final
 
+from fake_gpu.capture.files import Shot
+from fake_gpu.capture.findings import Findings, OutputFindings
 from fake_gpu.capture.logs import when
-from fake_gpu.capture.seen import Seen, SeenCard, SeenProcess
+from fake_gpu.capture.quantities import form_of
+from fake_gpu.capture.seen import Place, Seen, SeenCard, SeenProcess, number, tells_nothing
 from fake_gpu.process import ComputeType
 from fake_gpu.smi import query_apps, query_gpu
 from fake_gpu.smi.layout import columns
@@ -30,55 +34,101 @@ _MIG_ROW: Final = re.compile(
 _KINDS: Final[Mapping[str, ComputeType]] = {"C": "C", "G": "G", "C+G": "C+G"}
 
 
-def _rows(arguments: Iterable[str], text: str, switch: str) -> list[dict[str, str]]:
-    """Each row by the fields that were asked for; none where the output is not of that form."""
-    asked = next((one.partition("=")[2] for one in arguments if one.startswith(f"{switch}=")), "")
+@dataclass(frozen=True, slots=True)
+class _Csv:
+    """A query's output. `rows`: by the fields that were asked for, each with its line of the output."""
+
+    rows: list[tuple[int, dict[str, str]]]
+    header: list[str]
+    """What stands above the rows; nothing with `noheader`."""
+    cut: list[tuple[int, int, int]]
+    """Lines of rows that have fewer cells than were asked for: the line, its cells, the cells asked for."""
+
+
+def _csv(shot: Shot, aliases: Mapping[str, str]) -> _Csv:
+    """The rows are none where the output is not of that form."""
+    asked = next((one.partition("=")[2] for one in shot.arguments if one.startswith(f"{shot.option}=")), "")
     names = [name.strip() for name in asked.split(",")]
-    rows = [line.split(", ") for line in text.split("\n")[1:] if line]
-    return [dict(zip(names, row, strict=True)) for row in (_joined(row, names) for row in rows) if row]
+    lines = list(enumerate(shot.text.split("\n"), 1))
+    header = [] if "noheader" in _format(shot) else lines.pop(0)[1].split(", ")
+    known = [aliases.get(name, name) for name in names]
+    rows, cut = [], []
+    for place, line in lines:
+        cells = _joined(line.split(", "), names)
+        if len(cells) == len(names) and line:
+            rows.append((place, dict(zip(known, cells, strict=True))))
+        elif 1 < len(cells) < len(names):
+            cut.append((place, len(cells), len(names)))
+    return _Csv(rows, header, cut)
+
+
+def _format(shot: Shot) -> list[str]:
+    said = next((one.partition("=")[2] for one in shot.arguments if one.startswith("--format=")), "")
+    return [one.strip() for one in said.split(",")]
 
 
 def _joined(row: list[str], names: list[str]) -> list[str]:
-    """As many cells as there are names: a process's name may have commas in it. None where that does not come out."""
+    """As many cells as there are names: a process's name may have commas in it."""
     more = len(row) - len(names)
-    place = next((number for number, name in enumerate(names) if name in ("process_name", "name")), -1)
+    place = next((index for index, name in enumerate(names) if name in ("process_name", "name")), -1)
     if more > 0 and "pid" in names and place >= 0:
-        row = [*row[:place], ", ".join(row[place : place + more + 1]), *row[place + more + 1 :]]
-    return row if len(row) == len(names) else []
+        return [*row[:place], ", ".join(row[place : place + more + 1]), *row[place + more + 1 :]]
+    return row
 
 
-def read_query_gpu(arguments: tuple[str, ...], text: str) -> Seen:
-    """`--query-gpu`, in csv with units."""
-    rows = [
-        {query_gpu.ALIASES.get(name, name): value for name, value in row.items()}
-        for row in _rows(arguments, text, "--query-gpu")
-    ]
-    header = text.split("\n")[0].split(", ")
-    more = [
-        {above: value for above, (name, value) in zip(header, row.items(), strict=False) if name not in columns()}
-        for row in rows
-    ]
-    stamp = rows[0].get("timestamp") if rows else None
-    cards = tuple(SeenCard(row, more=unknown) for row, unknown in zip(rows, more, strict=True))
-    return Seen(cards, when(stamp, QUERY_TIME) if stamp else None)
+def read_query_gpu(shot: Shot, findings: Findings) -> Seen:
+    """`--query-gpu`, in csv. Values that are not what their fields can be are told to `findings`."""
+    csv = _csv(shot, query_gpu.ALIASES)
+    of_output = findings.of_output(shot.line)
+    for line, cells, asked in csv.cut:
+        of_output.refuse(
+            line, f"this row of --query-gpu has {cells} of {asked} values: the output is cut: take it again"
+        )
+    units = "nounits" not in _format(shot)
+    cards = tuple(_card_of_row(line, row, csv.header, units, of_output) for line, row in csv.rows)
+    stamp = csv.rows[0][1].get("timestamp") if csv.rows else None
+    return Seen(cards, None if stamp is None else _moment(stamp, csv.rows[0][0], of_output))
 
 
-def read_query_apps(arguments: tuple[str, ...], text: str, cards: int) -> Seen:
+def _card_of_row(line: int, row: dict[str, str], header: list[str], units: bool, findings: OutputFindings) -> SeenCard:
+    faulty = set()
+    for name, text in row.items():
+        form = form_of(name)
+        fault = None if form is None else form.fault(text, bare=not units)
+        if fault is not None:
+            findings.refuse(line, f"{name} is {text!r}: {fault}")
+            faulty.add(name)
+    more = {above: text for above, (name, text) in zip(header, row.items(), strict=False) if name not in columns()}
+    fields = {name: text if units else _with_unit(name, text) for name, text in row.items() if name not in faulty}
+    return SeenCard(fields, more=more, places={name: Place(findings.line(line), name) for name in row})
+
+
+def _with_unit(name: str, text: str) -> str:
+    column = columns().get(name)
+    return f"{text} {column.unit}" if column is not None and column.unit and not tells_nothing(text) else text
+
+
+def _moment(stamp: str, line: int, findings: OutputFindings) -> float | None:
+    try:
+        return when(stamp, QUERY_TIME)
+    except ValueError:
+        findings.refuse(line, f"timestamp is {stamp!r}: expected such as '2026/07/14 09:00:27.792'")
+        return None
+
+
+def read_query_apps(shot: Shot, cards: int) -> Seen:
     """`--query-compute-apps`, in csv with units. Its rows are all taken to be of the first GPU where there is one."""
-    rows = [
-        {query_apps.ALIASES.get(name, name): value for name, value in row.items()}
-        for row in _rows(arguments, text, "--query-compute-apps")
-    ]
+    csv = _csv(shot, query_apps.ALIASES)
     by_uuid: dict[str, list[SeenProcess]] = {}
-    for row in rows:
+    for _, row in csv.rows:
         if not row.get("pid", "").isdigit():
             continue
         memory = row.get("used_gpu_memory", "")
         process = SeenProcess(
-            int(row["pid"]), row.get("process_name", ""), "C", int(memory.split()[0]) if memory[:1].isdigit() else None
+            int(row["pid"]), row.get("process_name", ""), "C", number(memory) if memory[:1].isdigit() else None
         )
         by_uuid.setdefault(row.get("gpu_uuid", "") if cards > 1 else "", []).append(process)
-    stamp = rows[0].get("timestamp") if rows else None
+    stamp = csv.rows[0][1].get("timestamp") if csv.rows else None
     seen = [SeenCard({"uuid": uuid} if uuid else {}, tuple(listed)) for uuid, listed in by_uuid.items()]
     return Seen(tuple(seen) or (SeenCard({}),), when(stamp, QUERY_TIME) if stamp else None)
 
