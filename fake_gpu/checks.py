@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, get_args
 
 import msgspec
 
+from fake_gpu import values
 from fake_gpu.clock import Clock, RealClock, time_stands_still
 from fake_gpu.errors import DriverStateError, InvalidValue
 from fake_gpu.fault import Fault
@@ -22,33 +23,10 @@ from fake_gpu.units import Size, parse_size
 if TYPE_CHECKING:
     from fake_gpu.driver import Driver
 
-NAME_LIMIT = 95
-"""Bytes of a GPU's name that fit NVML's buffer: NVML_DEVICE_NAME_V2_BUFFER_SIZE is 96, with the closing zero."""
-
-UUID_LIMIT = 79
-"""The same of a UUID: NVML_DEVICE_UUID_BUFFER_SIZE is 80."""
-
-VERSION_LIMIT = 70
-"""The same of a driver version, whose buffer has 80 bytes, with room for what NVML's own version puts before it."""
-
 PROCESS_NAME_LIMIT = 8192
 MEMORY_LIMIT = 1 << 60
 PID_LIMIT = (1 << 32) - 1
 """NVML keeps a PID in an unsigned int."""
-
-
-def text(what: str, value: object, limit: int = NAME_LIMIT, forbidden: str = "") -> str:
-    """A text that fits one cell of nvidia-smi's output. Raises InvalidValue."""
-    if (
-        not isinstance(value, str)
-        or not value
-        or len(value.encode(errors="replace")) > limit
-        or not value.isprintable()
-    ):
-        raise InvalidValue(f"{what}={reprlib.repr(value)}: give a printable text of 1 to {limit} bytes")
-    if any(mark in value for mark in forbidden):
-        raise InvalidValue(f"{what}={value!r}: none of {forbidden!r} can be in it, they separate nvidia-smi's fields")
-    return value
 
 
 def size(what: str, value: Size) -> int:
@@ -69,9 +47,9 @@ def card(
     """What `Driver.add_gpu` is given: the card's facts, its total and its reserved bytes. Raises InvalidValue."""
     facts = profile if isinstance(profile, Profile) else load_profile("generic" if profile is None else profile)
     if name is not None:
-        facts = msgspec.structs.replace(facts, name=text("name", name, forbidden=","))
+        facts = msgspec.structs.replace(facts, name=values.name(name))
     if uuid is not None:
-        text("uuid", uuid, UUID_LIMIT, forbidden=", ")
+        values.uuid(uuid)
     total = None if memory is None else size("memory", memory)
     return facts, *total_and_reserved(facts, total, None if reserved is None else parse_size(reserved))
 

@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 
-from fake_gpu import activation, checks
+from fake_gpu import activation, checks, values
 from fake_gpu.activation import native
 from fake_gpu.agenda import Agenda
 from fake_gpu.calls import Call, CallLog
@@ -60,7 +60,7 @@ class Driver:
     ) -> None:
         self.clock: Clock = checks.clock(clock)
         self.clock_was_given = clock is not None
-        self.driver_version: str = checks.text("driver_version", driver_version, checks.VERSION_LIMIT)
+        self.driver_version: str = values.driver_version(driver_version)
         self.cuda_version: tuple[int, int] = checks.version("cuda_version", cuda_version)
         self.lock = _thread.allocate_lock()
         """Guards the model. Raw and short: never held while anything waits or a callable of the user's runs."""
