@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, NamedTuple
 
+from fake_gpu.activity import Activity
 from fake_gpu.errors import DriverStateError, InvalidValue
 from fake_gpu.mig import MigInstance, instances_of
 from fake_gpu.process import NO_NAME
@@ -38,30 +38,6 @@ class Presence(Enum):
     """Gone from enumeration, as after a hot unplug."""
     LOST = "lost"
     """Still counted, but every question about it answers GPU_IS_LOST, as after it fell off the bus."""
-
-
-@dataclass(slots=True)
-class Activity:
-    """What a card is doing, for clients that show it. Set these at will; they do not follow from anything."""
-
-    gpu_percent: int = 0
-    memory_percent: int = 0
-    encoder_percent: int = 0
-    decoder_percent: int = 0
-    temperature: int = 0
-    """Degrees Celsius."""
-    power: float = 0.0
-    """Watts."""
-    pstate: int = 0
-    fan_percent: int = 0
-    busy: bool = False
-    """Clocks and PCIe link at their highest instead of idle."""
-    pcie_rx_kib_s: int = 0
-    pcie_tx_kib_s: int = 0
-    clocks_mhz: dict[str, int] = field(default_factory=dict)
-    """MHz of "graphics", "sm", "memory" and "video" where they are neither idle nor at their highest."""
-    said: dict[str, str] = field(default_factory=dict)
-    """What nvidia-smi prints for these fields, whatever else holds: {"pcie.replays": "2"}."""
 
 
 class Gpu:
@@ -114,6 +90,7 @@ class Gpu:
         self.minor_number = slot
         self.pci_domain, self.pci_bus, self.pci_device = 0, 1 + slot, 0
         self.activity = Activity(
+            power_limit=profile.power.max_limit,
             temperature=profile.temperature.idle,
             power=profile.power.idle,
             pstate=profile.idle_pstate,
@@ -166,7 +143,9 @@ class Gpu:
         self.driver.set_presence(self, Presence.REMOVED)
 
     def lose(self) -> None:
-        """It falls off the bus: still counted, but it answers GPU_IS_LOST."""
+        """It falls off the bus: still counted, but it answers GPU_IS_LOST. Raises DriverStateError where it is removed."""
+        if self.presence is Presence.REMOVED:
+            raise DriverStateError(f"{self!r} is not on the bus any more and cannot fall off it: restore() it first")
         self.driver.set_presence(self, Presence.LOST)
 
     def restore(self) -> None:

@@ -16,7 +16,7 @@ from fake_gpu.driver import Driver
 from fake_gpu.errors import FakeGpuError, InvalidValue
 from fake_gpu.fault import Fault
 from fake_gpu.gpu import Gpu
-from fake_gpu.table import Step
+from fake_gpu.table import Refused, Step, Table, refusing
 from fake_gpu.process import ComputeType, Process
 from fake_gpu.ramp import DEFAULT_RECLAIM, Ramp
 from fake_gpu.units import parse_duration

@@ -247,15 +247,15 @@ class Profile(Table, frozen=True, kw_only=True):
         with refusing("name"):
             values.name(self.name)
         with refusing("vbios"):
-            values.text("vbios", self.vbios, values.VBIOS_LIMIT, forbidden=',"')
+            values.text(self.vbios, values.VBIOS_LIMIT, forbidden=',"')
         if self.part_number is not None:
             with refusing("part_number"):
-                values.text("part_number", self.part_number, values.PART_NUMBER_LIMIT, forbidden=',"')
+                values.text(self.part_number, values.PART_NUMBER_LIMIT, forbidden=',"')
         if self.dtd is not None and not _DTD.fullmatch(self.dtd):
             raise Refused(("dtd",), f"{self.dtd!r} is no file's name, such as 'nvsmi_device_v12.dtd'")
         for key, quoted in (("smi", self.smi), ("smi_more", self.smi_more)):
             for name, text in quoted.items():
-                if not (text.isprintable() and name.isprintable()):
+                if not values.is_one_line(name + text):
                     raise Refused((key, name), f"{text!r} has characters that cannot be printed in one line")
         from fake_gpu.smi.layout import fault_in_texts  # whose fields are made of profiles
 
