@@ -46,7 +46,7 @@ def card(
     reserved: Size | None,
     uuid: str | None,
 ) -> tuple[Profile, int, int]:
-    """What `Driver.add_gpu` is given: the card's facts, its total and its reserved bytes. Raises Refused, by its name."""
+    """What `Driver.add_gpu` is given: facts, total and reserved bytes. Raises Refused, with the argument's name."""
     with refusing("profile"):
         facts = profile if isinstance(profile, Profile) else load_profile("generic" if profile is None else profile)
     if name is not None:
@@ -91,9 +91,7 @@ def compute_type(value: str) -> ComputeType:
 def process_name(value: object) -> None:
     """Raises InvalidValue for what no process is called."""
     if not isinstance(value, str) or not 0 < len(value) <= PROCESS_NAME_LIMIT or set("\0\r\n") & set(value):
-        raise InvalidValue(
-            f"{reprlib.repr(value)}: give a text of 1 to {PROCESS_NAME_LIMIT} characters, in one line"
-        )
+        raise InvalidValue(f"{reprlib.repr(value)}: give a text of 1 to {PROCESS_NAME_LIMIT} characters, in one line")
 
 
 def process(name: str | None, kind: str) -> None:

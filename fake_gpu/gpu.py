@@ -143,7 +143,7 @@ class Gpu:
         self.driver.set_presence(self, Presence.REMOVED)
 
     def lose(self) -> None:
-        """It falls off the bus: still counted, but it answers GPU_IS_LOST. Raises DriverStateError where it is removed."""
+        """It falls off the bus: still counted, but it answers GPU_IS_LOST. Raises DriverStateError for a removed one."""
         if self.presence is Presence.REMOVED:
             raise DriverStateError(f"{self!r} is not on the bus any more and cannot fall off it: restore() it first")
         self.driver.set_presence(self, Presence.LOST)
@@ -264,12 +264,7 @@ class Gpu:
         memory = self.memory_at(now_ns)
         if wanted <= memory.free:
             return
-        usable = memory.total - memory.reserved
-        if wanted > usable:
-            raise InvalidValue(
-                f"{format_size(wanted)} is more than {self!r} has: {format_size(memory.total)} in all, "
-                f"{format_size(usable)} without what the driver reserves"
-            )
+        check_fits(wanted, repr(self), memory.total, memory.reserved)
         with self.driver.lock:
             parts = [
                 f"{p.describe()}: {format_size(p.held_at(self, now_ns))}{'' if p.alive_in_model else ' not back yet'}"
@@ -287,6 +282,15 @@ class Gpu:
         if self._presence is Presence.PRESENT:
             place = f"index {self.driver.enumerated.index(self)}"
         return f"<Gpu {self.name!r} {self.uuid[:12]}… {place}>"
+
+
+def check_fits(wanted: int, card: str, total: int, reserved: int) -> None:
+    """Raises InvalidValue where so many bytes do not fit even on the empty card. `card`: what it is called."""
+    if wanted > total - reserved:
+        raise InvalidValue(
+            f"{format_size(wanted)} is more than {card} has: {format_size(total)} in all, "
+            f"{format_size(total - reserved)} without what the driver reserves"
+        )
 
 
 def total_and_reserved(profile: Profile, total: int | None, reserved: int | None) -> tuple[int, int]:

@@ -19,7 +19,7 @@ NAME: Final = re.compile(r"(?:[1-7]c\.)?([12347])g\.([0-9]{1,3})gb(?:[+-][a-z.]+
 """3g.40gb, 1c.3g.40gb, 1g.10gb+me."""
 SLICES: Final = 7
 _SHARES: Final = {1: (1 / 8, 1 / 4), 2: (1 / 4, 1 / 2), 3: (1 / 2,), 4: (1 / 2, 1), 7: (1,)}
-"""Of the card's memory, by slices: the first of cards with seven slices, the second of 1g.20gb and of cards with four."""
+"""Of the card's memory, by slices: the first as on an A100, the second as 1g.20gb there, or as on an A30 with its four."""
 _ROUNDED_GIB: Final = 1.0
 """Names round up, down, and from figures of the data sheet: an H200 has 140.4 GiB, and 3g.71gb and 1g.35gb."""
 

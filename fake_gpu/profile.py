@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import itertools
 import os
 import re
 from functools import cache
@@ -132,7 +133,7 @@ class Clocks(Table, frozen=True, kw_only=True):
 
 
 def _check_falling(clocks: tuple[int, ...], *steps: str | int) -> None:
-    for place, (higher, lower) in enumerate(zip(clocks, clocks[1:], strict=False), 1):
+    for place, (higher, lower) in enumerate(itertools.pairwise(clocks), 1):
         if lower >= higher:
             raise Refused((*steps, place), f"{lower} comes after {higher}: give them highest first, each once")
     if clocks and clocks[-1] == 0:
@@ -215,10 +216,10 @@ class Profile(Table, frozen=True, kw_only=True):
     """Whether the links are connected to another card."""
     vbios: str = "00.00.00.00.00"
     part_number: str | None = None
-    smi: dict[str, str] = {}
+    smi: dict[str, str] = msgspec.field(default_factory=dict)
     """Further fields of `nvidia-smi --query-gpu`, by their names there, as nvidia-smi prints them. `[N/A]` for one that
     the driver would know otherwise: the card does not say."""
-    smi_more: dict[str, str] = {}
+    smi_more: dict[str, str] = msgspec.field(default_factory=dict)
     """Fields of --query-gpu that this fake does not know, by what is printed above them: {"new.field [W]": "1 W"}."""
     mig_devices: tuple[MigDevice, ...] = ()
     """What the card is partitioned into, where `mig` is true."""
