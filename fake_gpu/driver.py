@@ -355,15 +355,16 @@ class Driver:
             raise InvalidValue(f"process {process.pid} holds memory here already: hold() changes how much")
         while True:
             now = self.sync()
+            process.instance = None
             with self.lock:  # checked and taken under one lock: of two threads that want the last memory one gets it
-                if all(gpu.has_room(size, now) for gpu, size in process._held.items()):
+                if all(gpu.takes(process, size, now) for gpu, size in process._held.items()):
                     self.processes.append(process)
                     for gpu, size in process._held.items():
                         gpu.enlist(process, size, now)
                     break
             try:
                 for gpu, size in process._held.items():
-                    gpu.check_room(size, now)
+                    gpu.check_room(size, now, process.instance if gpu.instances else None)
             except InvalidValue:
                 process.release()
                 raise

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from enum import Enum
 from typing import TYPE_CHECKING, NamedTuple
 
+from fake_gpu import mig_layout
 from fake_gpu.activity import Activity
 from fake_gpu.errors import DriverStateError, InvalidValue
 from fake_gpu.mig import MigInstance, instances_of
@@ -143,7 +145,7 @@ class Gpu:
         self.driver.set_presence(self, Presence.REMOVED)
 
     def lose(self) -> None:
-        """It falls off the bus: still counted, but it answers GPU_IS_LOST. Raises DriverStateError for a removed one."""
+        """It falls off the bus: still counted, but it answers GPU_IS_LOST. Raises DriverStateError where it is gone."""
         if self.presence is Presence.REMOVED:
             raise DriverStateError(f"{self!r} is not on the bus any more and cannot fall off it: restore() it first")
         self.driver.set_presence(self, Presence.LOST)
@@ -212,6 +214,25 @@ class Gpu:
         """Whether `wanted` bytes more fit. The caller holds the driver's lock."""
         return wanted <= self._total - self._reserved - self.used_at(now_ns)
 
+    def takes(self, process: Process, wanted: int, now_ns: int) -> bool:
+        """Whether `wanted` bytes more of a process fit; on a partitioned card it is put into an instance then.
+
+        The caller holds the driver's lock.
+        """
+        if not self.has_room(wanted, now_ns):
+            return False
+        if not self.instances:
+            return True
+        instance = process.instance or mig_layout.place_for(self, wanted, now_ns)
+        if instance is None or instance.gpu is not self or wanted > mig_layout.room_in(instance, now_ns):
+            return False
+        process.instance = instance
+        return True
+
+    def held_in(self, instances: Sequence[MigInstance], now_ns: int) -> int:
+        """Bytes that processes in these instances hold or have not given back. The caller holds the driver's lock."""
+        return sum(process.held_at(self, now_ns) for process in self._holders if process.instance in instances)
+
     def changed(self, now_ns: int) -> None:
         """A process came, went or changed its size. The caller holds the driver's lock."""
         self._changed_ns = max(self._changed_ns, now_ns)
@@ -259,10 +280,16 @@ class Gpu:
                 f"{self!r} is {self._presence.value}: no process can hold memory there; restore() brings it back"
             )
 
-    def check_room(self, wanted: int, now_ns: int) -> None:
-        """Raises InvalidValue where `wanted` bytes more do not fit, with what is in the way."""
+    def check_room(self, wanted: int, now_ns: int, instance: MigInstance | None = None) -> None:
+        """Raises InvalidValue where `wanted` bytes more do not fit, with what is in the way.
+
+        `instance`: where on a partitioned card; None: anywhere.
+        """
         memory = self.memory_at(now_ns)
         if wanted <= memory.free:
+            if self.instances:
+                with self.driver.lock:
+                    mig_layout.check_room(self, instance, wanted, now_ns)
             return
         check_fits(wanted, repr(self), memory.total, memory.reserved)
         with self.driver.lock:

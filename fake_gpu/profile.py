@@ -182,6 +182,8 @@ class MigDevice(Table, frozen=True, kw_only=True):
     def check(self) -> None:
         with refusing("name"):
             mig_layout.slices_of(self.name)
+        with refusing("memory_mib"):
+            mig_layout.check_memory(self.name, self.memory_mib)
         if self.idle_mib > self.memory_mib:
             raise Refused(("idle_mib",), f"{self.idle_mib:g} is more than memory_mib ({self.memory_mib})")
 
