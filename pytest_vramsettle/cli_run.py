@@ -46,7 +46,7 @@ def run(
     """Runs CMD where NVML and nvidia-smi show a fake machine: unmodified monitors, servers, scripts.
 
     CMD is in the foreground; its exit status is this command's (128 + n after signal n). GPUs are h200, l40s, rtx-4090,
-    t4 or generic; with neither --gpu nor --machine there is one generic card of 24 GiB.
+    t4 or generic; with neither --gpu nor --machine there is one generic card of 40 GiB.
     """
     from fake_gpu.foreground import signals_held
 
