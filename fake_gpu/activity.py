@@ -14,7 +14,7 @@ from fake_gpu.errors import InvalidValue
 
 Percent = Annotated[int, msgspec.Meta(ge=0, le=100)]
 Celsius = Annotated[int, msgspec.Meta(ge=-50, le=200)]
-Watts = Annotated[float, msgspec.Meta(ge=0, le=100_000)]
+Watts = Annotated[float, msgspec.Meta(ge=0)]
 Pstate = Annotated[int, msgspec.Meta(ge=0, le=15)]
 KibPerSecond = Annotated[int, msgspec.Meta(ge=0, lt=1 << 32)]
 _Megahertz = Annotated[int, msgspec.Meta(ge=0, le=100_000)]
@@ -22,6 +22,8 @@ _Megahertz = Annotated[int, msgspec.Meta(ge=0, le=100_000)]
 _CLOCKS: Final = ("graphics", "sm", "memory", "video")
 _OVERSHOOT: Final = 1.5
 """Of the limit: the driver holds the average to it, and a sensor shows moments above."""
+
+_NVML_WATTS: Final = 4_000_000
 
 _V = TypeVar("_V")
 
@@ -33,6 +35,8 @@ def check_power(power: float, limit: float) -> None:
             f"{power:g} W is more than the card ever draws: its highest limit is {limit:g} W, and moments are up to "
             f"{_OVERSHOOT * limit:g} W"
         )
+    if not power <= _NVML_WATTS:  # NaN is neither below nor above
+        raise InvalidValue(f"{power:g} W is no figure that NVML can tell: it keeps milliwatts in 32 bits")
 
 
 class Checked(MutableMapping[str, _V], Generic[_V]):
@@ -115,8 +119,6 @@ def _fitting(what: str, value: object, kind: object) -> Any:
         fitting = msgspec.convert(value, type=kind)
     except msgspec.ValidationError as error:
         raise InvalidValue(f"{what} = {value!r}: {error}") from error
-    if isinstance(fitting, float) and fitting != fitting:  # NaN is neither below nor above a limit
-        raise InvalidValue(f"{what} = {value!r}: it has to be a number")
     return fitting
 
 
