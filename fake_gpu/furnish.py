@@ -56,7 +56,9 @@ def _told(source: Path | None) -> Iterator[None]:
         yield
     except Refused as error:
         what = f"the machine {source}"
-        text = "" if source is None else read_text(source, what)
+        if source is None or not source.is_file():  # a pipe has nothing left to read
+            raise InvalidValue(error.reason) from error
+        text = read_text(source, what)
         if line_of(text, error.steps) is None:  # it is not the file's: a command line's option, say
             raise InvalidValue(error.reason) from error
         raise located(error, text, what) from error

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import threading
 from pathlib import Path
 
 import pytest
@@ -243,6 +245,17 @@ def test_any_key_that_is_misspelt_is_told_by_its_line(tmp_path_factory: pytest.T
 )  # fmt: skip
 def test_the_place_in_any_form_of_toml(tmp_path: Path, text: str, said: str) -> None:
     assert said in refused(tmp_path / "machine.toml", text)
+
+
+def test_a_machine_from_a_pipe_is_read_once(tmp_path: Path) -> None:
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    writer = threading.Thread(target=path.write_text, args=("[[process]]\nmemory = 1\n",))
+    writer.start()
+    machine = read_machine(path)
+    writer.join()
+    with pytest.raises(InvalidValue, match="^there is no GPU 0: the machine has 0"):
+        new_driver(machine, path)
 
 
 @pytest.mark.parametrize(
