@@ -254,7 +254,7 @@ def test_a_machine_from_a_pipe_is_read_once(tmp_path: Path) -> None:
     writer.start()
     machine = read_machine(path)
     writer.join()
-    with pytest.raises(InvalidValue, match="^there is no GPU 0: the machine has 0"):
+    with pytest.raises(InvalidValue, match=r"^there is no GPU 0: the machine has 0"):
         new_driver(machine, path)
 
 
