@@ -10,26 +10,20 @@ from typing import TYPE_CHECKING, get_args
 
 import msgspec
 
+from fake_gpu import values
 from fake_gpu.clock import Clock, RealClock, time_stands_still
 from fake_gpu.errors import DriverStateError, InvalidValue
 from fake_gpu.fault import Fault
 from fake_gpu.gpu import Gpu, total_and_reserved
+from fake_gpu.mig_layout import check_devices
 from fake_gpu.nvml.abi import functions
 from fake_gpu.process import ComputeType
 from fake_gpu.profile import Profile, load_profile
-from fake_gpu.units import Size, parse_size
+from fake_gpu.table import Refused, refusing
+from fake_gpu.units import MIB, Size, parse_size
 
 if TYPE_CHECKING:
     from fake_gpu.driver import Driver
-
-NAME_LIMIT = 95
-"""Bytes of a GPU's name that fit NVML's buffer: NVML_DEVICE_NAME_V2_BUFFER_SIZE is 96, with the closing zero."""
-
-UUID_LIMIT = 79
-"""The same of a UUID: NVML_DEVICE_UUID_BUFFER_SIZE is 80."""
-
-VERSION_LIMIT = 70
-"""The same of a driver version, whose buffer has 80 bytes, with room for what NVML's own version puts before it."""
 
 PROCESS_NAME_LIMIT = 8192
 MEMORY_LIMIT = 1 << 60
@@ -37,25 +31,11 @@ PID_LIMIT = (1 << 32) - 1
 """NVML keeps a PID in an unsigned int."""
 
 
-def text(what: str, value: object, limit: int = NAME_LIMIT, forbidden: str = "") -> str:
-    """A text that fits one cell of nvidia-smi's output. Raises InvalidValue."""
-    if (
-        not isinstance(value, str)
-        or not value
-        or len(value.encode(errors="replace")) > limit
-        or not value.isprintable()
-    ):
-        raise InvalidValue(f"{what}={reprlib.repr(value)}: give a printable text of 1 to {limit} bytes")
-    if any(mark in value for mark in forbidden):
-        raise InvalidValue(f"{what}={value!r}: none of {forbidden!r} can be in it, they separate nvidia-smi's fields")
-    return value
-
-
-def size(what: str, value: Size) -> int:
+def size(value: Size) -> int:
     """Bytes that a card can have. Raises InvalidValue."""
     wanted = parse_size(value)
     if not 0 < wanted < MEMORY_LIMIT:
-        raise InvalidValue(f"{what}={value!r}: a card has more than 0 bytes and less than 1 EiB")
+        raise InvalidValue(f"{value!r}: a card has more than 0 bytes and less than 1 EiB")
     return wanted
 
 
@@ -66,14 +46,31 @@ def card(
     reserved: Size | None,
     uuid: str | None,
 ) -> tuple[Profile, int, int]:
-    """What `Driver.add_gpu` is given: the card's facts, its total and its reserved bytes. Raises InvalidValue."""
-    facts = profile if isinstance(profile, Profile) else load_profile("generic" if profile is None else profile)
+    """What `Driver.add_gpu` is given: facts, total and reserved bytes. Raises Refused, with the argument's name."""
+    with refusing("profile"):
+        facts = profile if isinstance(profile, Profile) else load_profile("generic" if profile is None else profile)
     if name is not None:
-        facts = msgspec.structs.replace(facts, name=text("name", name, forbidden=","))
+        with refusing("name"):
+            facts = msgspec.structs.replace(facts, name=values.name(name))
     if uuid is not None:
-        text("uuid", uuid, UUID_LIMIT, forbidden=", ")
-    total = None if memory is None else size("memory", memory)
-    return facts, *total_and_reserved(facts, total, None if reserved is None else parse_size(reserved))
+        with refusing("uuid"):
+            values.uuid(uuid)
+    with refusing("memory"):
+        total = None if memory is None else size(memory)
+    with refusing("reserved"):
+        kept = None if reserved is None else parse_size(reserved)
+    with refusing("memory" if reserved is None else "reserved"):
+        whole, kept = total_and_reserved(facts, total, kept)
+    if total is not None:
+        _check_partition(facts, total)
+    return facts, whole, kept
+
+
+def _check_partition(facts: Profile, total: int) -> None:
+    try:
+        check_devices(facts.mig_devices, total // MIB)
+    except Refused as error:
+        raise Refused(("memory",), f"the profile's mig_devices do not fit: {error.reason}") from error
 
 
 def pid(value: object) -> int:
@@ -91,14 +88,17 @@ def compute_type(value: str) -> ComputeType:
     raise InvalidValue(f"compute_type={value!r}: give one of {', '.join(map(repr, get_args(ComputeType)))}")
 
 
+def process_name(value: object) -> None:
+    """Raises InvalidValue for what no process is called."""
+    if not isinstance(value, str) or not 0 < len(value) <= PROCESS_NAME_LIMIT or set("\0\r\n") & set(value):
+        raise InvalidValue(f"{reprlib.repr(value)}: give a text of 1 to {PROCESS_NAME_LIMIT} characters, in one line")
+
+
 def process(name: str | None, kind: str) -> None:
     """The name (None: the kernel's) and class of a process. Raises InvalidValue."""
-    if name is not None and (
-        not isinstance(name, str) or not 0 < len(name) <= PROCESS_NAME_LIMIT or set("\0\r\n") & set(name)
-    ):
-        raise InvalidValue(
-            f"name={reprlib.repr(name)}: give a text of 1 to {PROCESS_NAME_LIMIT} characters, in one line"
-        )
+    if name is not None:
+        with refusing("name"):
+            process_name(name)
     compute_type(kind)
 
 
@@ -132,6 +132,11 @@ def injection(what: object, via: str | None, where: object, after: object, times
         count("times", times, 1)
     if where is not None:
         gpu(where)
+    reach(meant, via)
+
+
+def reach(meant: Fault, via: str | None) -> None:
+    """What a fault meets. Raises InvalidValue for a `via` that is none, or that the fault cannot meet."""
     if via not in (None, "nvidia-smi", "nvml") and via not in {function.name for function in functions()}:
         raise InvalidValue(f"inject(via={via!r}): give 'nvidia-smi', 'nvml', or the name of an NVML function")
     if meant.nvidia_smi_only and via not in (None, "nvidia-smi"):
@@ -140,7 +145,13 @@ def injection(what: object, via: str | None, where: object, after: object, times
 
 def version(what: str, value: object) -> tuple[int, int]:
     """A (major, minor) pair. Raises InvalidValue."""
-    if isinstance(value, tuple) and len(value) == 2 and all(isinstance(part, int) and part >= 0 for part in value):
+    if (
+        isinstance(value, tuple)
+        and len(value) == 2
+        and all(type(part) is int for part in value)
+        and 0 <= value[0] <= 999
+        and 0 <= value[1] <= 99
+    ):
         return value
     raise InvalidValue(f"{what}={value!r}: give a pair of whole numbers, such as (13, 1)")
 

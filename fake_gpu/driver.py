@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 
-from fake_gpu import activation, checks
+from fake_gpu import activation, checks, values
 from fake_gpu.activation import native
 from fake_gpu.agenda import Agenda
 from fake_gpu.calls import Call, CallLog
@@ -32,6 +32,7 @@ from fake_gpu.process import ComputeType, Death, Process, open_pidfd
 from fake_gpu.profile import Profile
 from fake_gpu.puppet import start_puppet
 from fake_gpu.ramp import DEFAULT_RECLAIM, Ramp, checked_ramp
+from fake_gpu.table import refusing
 from fake_gpu.units import Duration, Size, parse_duration
 
 FIRST_VIRTUAL_PID = 4_194_305
@@ -59,7 +60,8 @@ class Driver:
     ) -> None:
         self.clock: Clock = checks.clock(clock)
         self.clock_was_given = clock is not None
-        self.driver_version: str = checks.text("driver_version", driver_version, checks.VERSION_LIMIT)
+        with refusing("driver_version"):
+            self.driver_version: str = values.driver_version(driver_version)
         self.cuda_version: tuple[int, int] = checks.version("cuda_version", cuda_version)
         self.lock = _thread.allocate_lock()
         """Guards the model. Raw and short: never held while anything waits or a callable of the user's runs."""
@@ -193,16 +195,8 @@ class Driver:
         with self.lock:
             if uuid is not None and any(gpu.uuid == uuid for gpu in self._order):
                 raise InvalidValue(f"add_gpu(uuid={uuid!r}): a GPU of this driver has that UUID already")
-            gpu = Gpu(
-                self,
-                facts,
-                slot=len(self._order),
-                handle=next(_handles),
-                uuid=uuid,
-                total=total,
-                reserved=kept,
-                added_ns=now,
-            )
+            slot, handle = len(self._order), next(_handles)
+            gpu = Gpu(self, facts, slot=slot, handle=handle, uuid=uuid, total=total, reserved=kept, added_ns=now)
             self._order.append(gpu)
             self.handles[gpu.handle] = gpu
             self._enumerate()
@@ -361,15 +355,16 @@ class Driver:
             raise InvalidValue(f"process {process.pid} holds memory here already: hold() changes how much")
         while True:
             now = self.sync()
+            process.instance = None
             with self.lock:  # checked and taken under one lock: of two threads that want the last memory one gets it
-                if all(gpu.has_room(size, now) for gpu, size in process._held.items()):
+                if all(gpu.takes(process, size, now) for gpu, size in process._held.items()):
                     self.processes.append(process)
                     for gpu, size in process._held.items():
                         gpu.enlist(process, size, now)
                     break
             try:
                 for gpu, size in process._held.items():
-                    gpu.check_room(size, now)
+                    gpu.check_room(size, now, process.instance if gpu.instances else None)
             except InvalidValue:
                 process.release()
                 raise

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from enum import Enum
 from typing import TYPE_CHECKING, NamedTuple
 
+from fake_gpu import mig_layout
+from fake_gpu.activity import Activity
 from fake_gpu.errors import DriverStateError, InvalidValue
 from fake_gpu.mig import MigInstance, instances_of
 from fake_gpu.process import NO_NAME
@@ -38,30 +40,6 @@ class Presence(Enum):
     """Gone from enumeration, as after a hot unplug."""
     LOST = "lost"
     """Still counted, but every question about it answers GPU_IS_LOST, as after it fell off the bus."""
-
-
-@dataclass(slots=True)
-class Activity:
-    """What a card is doing, for clients that show it. Set these at will; they do not follow from anything."""
-
-    gpu_percent: int = 0
-    memory_percent: int = 0
-    encoder_percent: int = 0
-    decoder_percent: int = 0
-    temperature: int = 0
-    """Degrees Celsius."""
-    power: float = 0.0
-    """Watts."""
-    pstate: int = 0
-    fan_percent: int = 0
-    busy: bool = False
-    """Clocks and PCIe link at their highest instead of idle."""
-    pcie_rx_kib_s: int = 0
-    pcie_tx_kib_s: int = 0
-    clocks_mhz: dict[str, int] = field(default_factory=dict)
-    """MHz of "graphics", "sm", "memory" and "video" where they are neither idle nor at their highest."""
-    said: dict[str, str] = field(default_factory=dict)
-    """What nvidia-smi prints for these fields, whatever else holds: {"pcie.replays": "2"}."""
 
 
 class Gpu:
@@ -114,6 +92,7 @@ class Gpu:
         self.minor_number = slot
         self.pci_domain, self.pci_bus, self.pci_device = 0, 1 + slot, 0
         self.activity = Activity(
+            power_limit=profile.power.max_limit,
             temperature=profile.temperature.idle,
             power=profile.power.idle,
             pstate=profile.idle_pstate,
@@ -166,7 +145,9 @@ class Gpu:
         self.driver.set_presence(self, Presence.REMOVED)
 
     def lose(self) -> None:
-        """It falls off the bus: still counted, but it answers GPU_IS_LOST."""
+        """It falls off the bus: still counted, but it answers GPU_IS_LOST. Raises DriverStateError where it is gone."""
+        if self.presence is Presence.REMOVED:
+            raise DriverStateError(f"{self!r} is not on the bus any more and cannot fall off it: restore() it first")
         self.driver.set_presence(self, Presence.LOST)
 
     def restore(self) -> None:
@@ -233,6 +214,25 @@ class Gpu:
         """Whether `wanted` bytes more fit. The caller holds the driver's lock."""
         return wanted <= self._total - self._reserved - self.used_at(now_ns)
 
+    def takes(self, process: Process, wanted: int, now_ns: int) -> bool:
+        """Whether `wanted` bytes more of a process fit; on a partitioned card it is put into an instance then.
+
+        The caller holds the driver's lock.
+        """
+        if not self.has_room(wanted, now_ns):
+            return False
+        if not self.instances:
+            return True
+        instance = process.instance or mig_layout.place_for(self, wanted, now_ns)
+        if instance is None or instance.gpu is not self or wanted > mig_layout.room_in(instance, now_ns):
+            return False
+        process.instance = instance
+        return True
+
+    def held_in(self, instances: Sequence[MigInstance], now_ns: int) -> int:
+        """Bytes that processes in these instances hold or have not given back. The caller holds the driver's lock."""
+        return sum(process.held_at(self, now_ns) for process in self._holders if process.instance in instances)
+
     def changed(self, now_ns: int) -> None:
         """A process came, went or changed its size. The caller holds the driver's lock."""
         self._changed_ns = max(self._changed_ns, now_ns)
@@ -285,17 +285,18 @@ class Gpu:
                 f"{self!r} is {self._presence.value}: no process can hold memory there; restore() brings it back"
             )
 
-    def check_room(self, wanted: int, now_ns: int) -> None:
-        """Raises InvalidValue where `wanted` bytes more do not fit, with what is in the way."""
+    def check_room(self, wanted: int, now_ns: int, instance: MigInstance | None = None) -> None:
+        """Raises InvalidValue where `wanted` bytes more do not fit, with what is in the way.
+
+        `instance`: where on a partitioned card; None: anywhere.
+        """
         memory = self.memory_at(now_ns)
         if wanted <= memory.free:
+            if self.instances:
+                with self.driver.lock:
+                    mig_layout.check_room(self, instance, wanted, now_ns)
             return
-        usable = memory.total - memory.reserved
-        if wanted > usable:
-            raise InvalidValue(
-                f"{format_size(wanted)} is more than {self!r} has: {format_size(memory.total)} in all, "
-                f"{format_size(usable)} without what the driver reserves"
-            )
+        check_fits(wanted, repr(self), memory.total, memory.reserved)
         with self.driver.lock:
             parts = [
                 f"{p.describe()}: {format_size(p.held_at(self, now_ns))}{'' if p.alive_in_model else ' not back yet'}"
@@ -313,6 +314,15 @@ class Gpu:
         if self._presence is Presence.PRESENT:
             place = f"index {self.driver.enumerated.index(self)}"
         return f"<Gpu {self.name!r} {self.uuid[:12]}… {place}>"
+
+
+def check_fits(wanted: int, card: str, total: int, reserved: int) -> None:
+    """Raises InvalidValue where so many bytes do not fit even on the empty card. `card`: what it is called."""
+    if wanted > total - reserved:
+        raise InvalidValue(
+            f"{format_size(wanted)} is more than {card} has: {format_size(total)} in all, "
+            f"{format_size(total - reserved)} without what the driver reserves"
+        )
 
 
 def total_and_reserved(profile: Profile, total: int | None, reserved: int | None) -> tuple[int, int]:

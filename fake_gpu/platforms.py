@@ -11,17 +11,19 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from fake_gpu.errors import InvalidValue
+from fake_gpu import mig_layout
+from fake_gpu.errors import DriverStateError, InvalidValue
 from fake_gpu.fault import Fault
 from fake_gpu.mig import instances_of
 from fake_gpu.profile import MigDevice
+from fake_gpu.table import Refused, dotted
 from fake_gpu.units import Duration
 
 if TYPE_CHECKING:
     from fake_gpu.driver import Driver
     from fake_gpu.gpu import Gpu
 
-_MIG_NAME: Final = re.compile(r"([1-7])g\.([0-9]+)gb")
+_MIG_NAME: Final = re.compile(r"([12347])g\.([0-9]{1,3})gb")
 _USABLE: Final = 0.975
 """Of a MIG device's nominal GiB: an H100's 3g.40gb has 40448 MiB, its 1g.10gb 9984."""
 _FIRST_HOST_PID: Final = 100_000
@@ -60,15 +62,26 @@ def unified_memory(driver: Driver, *gpus: Gpu) -> None:
 def partition(gpu: Gpu, *devices: str | MigDevice) -> None:
     """MIG: the card consists of these devices, by their names ("3g.40gb") or with all that is known of them.
 
-    `gpu.instances` are they; `Process.run_in` puts a process into one. The card has no utilization any more. Raises
-    InvalidValue for a name that is none, and for devices that do not fit together.
+    `gpu.instances` are they. A process that comes then runs in the first one in which it fits; `Process.run_in` puts it
+    into another. The card has no utilization any more. Raises InvalidValue for a card that cannot be partitioned, a
+    name that it does not have, and devices that do not fit together; DriverStateError while processes are on the card.
     """
+    if gpu.profile.mig is None:
+        raise InvalidValue(
+            f"partition: {gpu!r} cannot be partitioned. An h200 can, and so can a card whose profile has `mig = false`"
+        )
     facts = tuple(_device(gpu, device, place) for place, device in enumerate(devices))
     if not facts:
         raise InvalidValue("partition: name the devices, such as partition(gpu, '3g.40gb', '2g.20gb')")
-    wanted = sum(device.memory_mib for device in facts)
-    if wanted > gpu.memory.total >> 20:
-        raise InvalidValue(f"partition: the devices have {wanted} MiB, and {gpu!r} has {gpu.memory.total >> 20}")
+    try:
+        mig_layout.check_devices(facts, gpu.memory.total >> 20)
+    except Refused as error:
+        raise InvalidValue(f"partition, device {dotted(error.steps)}: {error.reason}") from error
+    if gpu.processes:
+        raise DriverStateError(
+            f"partition: {gpu.processes} are on {gpu!r}, and a card in use cannot be partitioned: end them before, or "
+            f"start them after"
+        )
     gpu.profile = msgspec.structs.replace(gpu.profile, mig=True, mig_devices=facts)
     gpu.instances = instances_of(gpu)
 
@@ -106,6 +119,7 @@ def _device(gpu: Gpu, device: str | MigDevice, place: int) -> MigDevice:
     found = _MIG_NAME.fullmatch(device) if isinstance(device, str) else None
     if found is None:
         raise InvalidValue(f"{device!r} is no MIG device: give a name such as '3g.40gb', or a MigDevice")
+    mig_layout.check_name(device, repr(gpu), gpu.memory.total)
     slices = int(found[1])
     memory_mib = round(int(found[2]) * 1024 * _USABLE)
     return MigDevice(

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from fake_gpu import mig_layout
 from fake_gpu.errors import DriverStateError, InvalidValue
 from fake_gpu.ramp import Ramp, checked_ramp
 from fake_gpu.units import Size, format_size, parse_size
@@ -171,18 +172,37 @@ class Process:
                 more = wanted - self._held.get(gpu, 0)
                 if self._died_ns is not None:
                     break
-                if more <= 0 or gpu.has_room(more, now):
+                if more <= 0 or gpu.takes(self, more, now):
                     self._held[gpu] = wanted
                     gpu.enlist(self, wanted, now)
                     return
-            gpu.check_room(more, now)  # says what is in the way; another thread may have made room meanwhile
+            gpu.check_room(
+                more, now, self.instance
+            )  # says what is in the way; another thread may have made room meanwhile
         raise DriverStateError(f"{self!r} is dead and cannot allocate")
 
     def run_in(self, instance: MigInstance) -> None:
-        """From now on it is shown in this instance of a partitioned card. Raises InvalidValue for another card's."""
-        if instance.gpu not in self._held:
+        """From now on it runs in this instance of a partitioned card, with all that it holds there.
+
+        Where it was not put anywhere it runs in the first instance in which it fitted. Raises InvalidValue for an
+        instance of another card, for one that is no more, and where it does not fit; DriverStateError where it is dead.
+        """
+        gpu = instance.gpu
+        if gpu not in self._held:
             raise InvalidValue(f"run_in({instance!r}): {self!r} is not on that GPU")
-        self.instance = instance
+        if instance not in gpu.instances:
+            raise InvalidValue(f"run_in({instance!r}): {gpu!r} is partitioned otherwise now; see gpu.instances")
+        now = self.driver.sync()
+        if self._died_ns is not None:
+            raise DriverStateError(f"run_in({instance!r}): {self!r} is dead")
+        with self.driver.lock:
+            before, self.instance = self.instance, None
+            try:
+                mig_layout.check_room(gpu, instance, self._held[gpu], now)
+            except InvalidValue:
+                self.instance = before
+                raise
+            self.instance = instance
 
     def reclaim_on(self, gpu: Gpu, reclaim: Ramp) -> None:
         """On this GPU its memory will come back by this ramp, not by `reclaim`. One given to `kill` replaces both."""

@@ -1,51 +1,69 @@
-"""Data files: decoded into their types, and what does not fit told by key and line."""
+"""Data files: decoded into their tables, and what does not fit told by key and line."""
 
 from __future__ import annotations
 
-import re
-from typing import TypeVar
+import os
+from pathlib import Path
+from typing import Any, TypeVar
 
 import msgspec
 
 from fake_gpu.errors import InvalidValue
+from fake_gpu.table import Refused, Step, dotted, refusal
+from fake_gpu.toml_lines import line_of
 
 T = TypeVar("T")
 
-_AT = re.compile(r" - at `\$\.?([^`]*)`$")
-_NAMED = re.compile(r"(?:unknown|required) field `([^`]+)`")
+
+def read_text(path: str | os.PathLike[str], what: str) -> str:
+    """The text of a file. `what` is its name in messages. Raises InvalidValue where it cannot be read."""
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except OSError as error:
+        raise InvalidValue(f"{what} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise InvalidValue(f"{what} is not valid: it is not UTF-8 (byte {error.start})") from error
+    except ValueError as error:  # a NUL in its name
+        raise InvalidValue(f"{what} cannot be read: {error}") from error
 
 
 def decode(text: str, kind: type[T], what: str) -> T:
-    """TOML as a value of `kind`. Raises InvalidValue: `what` is not valid, why, at which key and in which line."""
+    """TOML as a value of `kind`. Raises InvalidValue: it is no TOML, or the value of a key does not fit, in which line.
+
+    `what` is the file's name in messages: "the machine lab.toml".
+    """
     try:
         return msgspec.toml.decode(text, type=kind)
-    except msgspec.DecodeError as error:  # ValidationError is one of these
-        raise InvalidValue(f"{what} is not valid: {_told(str(error), text)}") from error
+    except msgspec.ValidationError as error:
+        raise located(_named(error, text, kind), text, what) from error
+    except msgspec.DecodeError as error:
+        raise InvalidValue(f"{what} is not valid TOML: {error}") from error
 
 
-def _told(message: str, text: str) -> str:
-    at = _AT.search(message)
-    named = _NAMED.search(message)
-    keys = [key for key in (at[1] if at else "", named[1] if named else "") if key]
-    return message + (place(text, ".".join(keys)) if keys else "")
+def located(error: Refused, text: str, what: str) -> InvalidValue:
+    """The same, said with the file and the line."""
+    return InvalidValue(f"{what}, line {line_of(text, error.steps) or 1}, {dotted(error.steps)}: {error.reason}")
 
 
-def place(text: str, key: str) -> str:
-    """Such as " (line 12)": where "memory.total_mib" stands, or the table that lacks it; "" for neither."""
-    *tables, last = re.sub(r"\[[^]]*\]", "", key).split(".")
-    inside: tuple[str, ...] = ()
-    table_line = 0
-    for number, line in enumerate(text.split("\n"), 1):
-        header = re.match(r"\s*\[+\s*([^]]+?)\s*\]+", line)
-        if header:
-            inside = tuple(part.strip(" \"'") for part in header[1].split("."))
-            if inside == (*tables, last):
-                return f" (line {number})"
-        elif inside == tuple(tables) and re.match(rf"\s*[\"']?{re.escape(last)}[\"']?\s*=", line):
-            return f" (line {number})"
-        if tables and (inside == tuple(tables) or re.match(rf"\s*{re.escape(tables[-1])}\s*=", line)):
-            table_line = table_line or number
-    quoted = re.search(rf"^\s*[\"']{re.escape(key.removeprefix('smi.'))}[\"']\s*=", text, re.MULTILINE)
-    if quoted:
-        table_line = text.count("\n", 0, quoted.start()) + 1
-    return f" (line {table_line})" if table_line else ""
+def _named(error: msgspec.ValidationError, text: str, kind: type[Any]) -> Refused:
+    """With the key of a mapping, which msgspec leaves out: the one whose value is refused when it stands alone."""
+    refused = refusal(error)
+    if "[...]" not in str(error):
+        return refused
+    data = msgspec.toml.decode(text)
+    mapping = _at(data, refused.steps)
+    for key, value in dict(mapping).items():
+        mapping.clear()
+        mapping[key] = value
+        try:
+            msgspec.convert(data, type=kind)
+        except msgspec.ValidationError as alone:
+            if str(alone) == str(error):
+                return Refused((*refused.steps, key), refused.reason)
+    return refused
+
+
+def _at(data: Any, steps: tuple[Step, ...]) -> Any:  # of a file's values, which have any type
+    for step in steps:
+        data = data[step]
+    return data

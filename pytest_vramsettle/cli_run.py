@@ -61,9 +61,9 @@ def run(
 
 def _run(words: list[str], machine: "Machine", source: Path | None, *, report: bool) -> int:
     from fake_gpu import foreground
-    from fake_gpu.machine import furnish, new_driver
+    from fake_gpu.furnish import furnish, new_driver
 
-    with new_driver(machine) as driver:
+    with new_driver(machine, source) as driver:
         due = furnish(driver, machine, source)
         asked_to_end = foreground.ending_signal()
         if asked_to_end is not None:
@@ -85,32 +85,40 @@ def _machine(path: Path | None, gpus: list[str], processes: list[str], reclaim: 
     if reclaim is not None:
         parse_ramp(reclaim)  # refused as an option's, not as the file's
     machine = Machine() if path is None else read_machine(path)
-    cards = [*machine.gpu, *map(_gpu, gpus)]
+    cards = (*machine.gpu, *map(_gpu, gpus))
     return msgspec.structs.replace(
         machine,
-        gpu=cards if cards or path is not None else [GpuSpec()],
-        process=[*machine.process, *map(_process, processes)],
+        gpu=cards if cards or path is not None else (GpuSpec(),),
+        process=(*machine.process, *map(_process, processes)),
         reclaim=machine.reclaim if reclaim is None else reclaim,
     )
 
 
 def _gpu(text: str) -> "GpuSpec":
     from fake_gpu.machine import GpuSpec
+    from fake_gpu.table import Refused
 
     match = _GPU.fullmatch(text)
     if match is None or match[1] == "0":
         raise InvalidValue(f"--gpu {text}: give a profile, such as rtx-4090, or a number of them, such as 2xh200")
-    return GpuSpec(profile=match[2], count=int(match[1] or 1))
+    try:
+        return GpuSpec(profile=match[2], count=int(match[1] or 1))
+    except Refused as error:
+        raise InvalidValue(f"--gpu {text}: {error.reason}") from error
 
 
 def _process(text: str) -> "ProcessSpec":
     from fake_gpu.machine import ProcessSpec
+    from fake_gpu.table import Refused
 
     index, _, rest = text.partition(":")
     size, _, name = rest.partition(":")
     if not index.isdecimal() or not size:
         raise InvalidValue(f"--process {text}: give a GPU's index and a size, such as 0:20GiB, or 0:20GiB:llama-server")
-    return ProcessSpec(gpu=int(index), memory=size, name=name or "llama-server")
+    try:
+        return ProcessSpec(gpu=int(index), memory=size, name=name or "llama-server")
+    except Refused as error:
+        raise InvalidValue(f"--process {text}: {error.reason}") from error
 
 
 def _report(driver: "Driver") -> None:

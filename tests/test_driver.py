@@ -172,11 +172,11 @@ def test_a_process_on_a_removed_gpu(driver: Driver) -> None:
         (lambda d, g: d.at("soon", print), "'soon' is not a duration"),
         (lambda d, g: d.at("1s", None), "give something to call"),
         (lambda d, g: d.add_gpu(5), "5"),
-        (lambda d, g: d.add_gpu(name=5), "name=5: give a printable text"),
+        (lambda d, g: d.add_gpu(name=5), "name: 5 does not fit: give a printable text"),
         (lambda d, g: d.add_gpu(name="a,b"), "they separate nvidia-smi's fields"),
         (lambda d, g: d.add_gpu(uuid="GPU-\n"), "give a printable text"),
         (lambda d, g: d.add_gpu(uuid="x" * 300), "1 to 79 bytes"),
-        (lambda d, g: d.add_gpu(memory=0), "memory=0: a card has more than 0 bytes"),
+        (lambda d, g: d.add_gpu(memory=0), "memory: 0: a card has more than 0 bytes"),
         (lambda d, g: d.add_gpu(memory=10**30), "less than 1 EiB"),
         (lambda d, g: d.process(0, used="1 GiB"), "0 is neither a GPU nor a mapping"),
         (lambda d, g: d.process({0: "1 GiB"}), "gpu=0: give the object that add_gpu returned"),
@@ -184,7 +184,7 @@ def test_a_process_on_a_removed_gpu(driver: Driver) -> None:
         (lambda d, g: d.process(g, used="1 GiB").kill(reclaim="600ms"), "reclaim='600ms' is not a ramp"),
         (lambda d, g: d.process(g, used="1 GiB", pid=2**40), "is not a PID"),
         (lambda d, g: d.process(g, used="1 GiB", pid="12"), "'12' is not a PID"),
-        (lambda d, g: d.process(g, used="1 GiB", name=5), "name=5: give a text"),
+        (lambda d, g: d.process(g, used="1 GiB", name=5), "name: 5: give a text"),
         (lambda d, g: d.process(g, used="1 GiB", compute_type="Z"), "give one of 'C', 'G', 'C\\+G'"),
         (lambda d, g: d.process(g, used=1, pid=d.process(g, used=1).pid), "holds memory here already"),
         (lambda d, g: d.attach("12", {g: "1 GiB"}), "'12' is not a PID"),
@@ -198,7 +198,7 @@ def test_a_process_on_a_removed_gpu(driver: Driver) -> None:
         (lambda d, g: d.on_death(None), "give something to call with a Death"),
         (lambda d, g: Driver(clock=5), "is no clock: it has no is_real_time"),
         (lambda d, g: Driver(cuda_version=13.1), "give a pair of whole numbers"),
-        (lambda d, g: Driver(driver_version=5), "driver_version=5: give a printable text"),
+        (lambda d, g: Driver(driver_version=5), "driver_version: 5: give a text of two to four numbers"),
     ],
 )
 def test_bad_input_says_what_is_possible(driver: Driver, wrong: object, complaint: str) -> None:
@@ -222,8 +222,8 @@ def test_profiles_are_checked(tmp_path: object) -> None:
     for old, new, complaint in [
         ("bus_width = 256", "bus_widht = 256", "unknown field `bus_widht`"),
         ("total_mib = 15360", "total_mib = -1", "total_mib"),
-        ("total_mib = 15360", "total_mib = 100", r"memory.reserved_mib \(388\) leaves nothing"),
-        ("max_limit = 70", "max_limit = 65", "power.default_limit lies outside"),
+        ("total_mib = 15360", "total_mib = 100", r"memory.reserved_mib: it \(388\) leaves nothing"),
+        ("max_limit = 70", "max_limit = 65", "power.default_limit: 70 lies outside"),
         ('architecture = "turing"', 'architecture = "newton"', "newton"),
     ]:
         assert old in text

@@ -5,8 +5,10 @@ from __future__ import annotations
 import pynvml
 import pytest
 from native_client import nvidia_smi
+from nvml_client import HandClock
 
-from fake_gpu import Driver, Gpu, InvalidValue, platforms
+from fake_gpu import Driver, DriverStateError, Gpu, InvalidValue, Ramp, platforms
+from fake_gpu.profile import MigDevice
 
 USED = ("--query-gpu=memory.used", "--format=csv,noheader")
 APPS = ("--query-compute-apps=pid,name,used_memory", "--format=csv,noheader")
@@ -80,6 +82,86 @@ def test_mig(driver: Driver) -> None:
             platforms.partition(gpu, *devices)
     with pytest.raises(InvalidValue, match="not on that GPU"):
         driver.process(driver.add_gpu("t4"), "1 GiB").run_in(gpu.instances[0])
+
+
+@pytest.mark.parametrize(
+    ("profile", "devices", "said"),
+    [
+        ("rtx-4090", ("1g.3gb",), "cannot be partitioned"),
+        ("t4", ("1g.2gb",), "cannot be partitioned"),
+        ("h200", ("5g.71gb",), "'5g.71gb' is no MIG device"),
+        ("h200", ("3g.40gb",), "has 140.4 GiB and no '3g.40gb': its name would be near 3g.70gb"),
+        ("h200", ("4g.71gb", "4g.71gb"), r"device \[1\].name: the devices have 8 slices, and a card has 7"),
+        ("h200", ("3g.71gb", "3g.71gb", "1g.18gb"), r"device \[2\].memory_mib: the devices have 159743 MiB"),
+        ("h200", (5,), "5 is no MIG device"),
+        (
+            "h200",
+            (
+                MigDevice(name="3g.71gb", gpu_instance=1, memory_mib=70_000),
+                MigDevice(name="3g.71gb", gpu_instance=1, memory_mib=70_000),
+            ),
+            r"device \[1\].compute_instance: another device",
+        ),
+    ],
+)
+def test_what_a_card_cannot_be_partitioned_into(
+    driver: Driver, profile: str, devices: tuple[str | MigDevice, ...], said: str
+) -> None:
+    gpu = driver.add_gpu(profile)
+    with pytest.raises(InvalidValue, match=said):
+        platforms.partition(gpu, *devices)
+    assert not gpu.instances
+
+
+def test_compute_instances_share_the_slices_and_the_memory_of_their_gpu_instance(driver: Driver) -> None:
+    gpu = driver.add_gpu("h200")
+    halves = (
+        MigDevice(name="1c.7g.141gb", gpu_instance=0, compute_instance=place, memory_mib=140_000) for place in (0, 1)
+    )
+    platforms.partition(gpu, *halves)
+    first = driver.process(gpu, "100 GiB")
+    second = driver.process(gpu, "20 GiB")
+    with pytest.raises(InvalidValue, match=r"does not fit into .*: 16\.72 GiB of its 136\.7 GiB is free"):
+        second.hold("37 GiB")
+    first.kill(reclaim=Ramp.immediate())
+    second.hold("37 GiB")
+
+
+def test_a_card_in_use_cannot_be_partitioned(driver: Driver) -> None:
+    gpu = driver.add_gpu("h200")
+    process = driver.process(gpu, "1 GiB")
+    with pytest.raises(DriverStateError, match="a card in use cannot be partitioned"):
+        platforms.partition(gpu, "3g.71gb")
+    process.kill(reclaim=Ramp.immediate())
+    platforms.partition(gpu, "3g.71gb")
+
+
+def test_a_process_of_a_partitioned_card_is_in_one_instance_and_fits_there(driver: Driver, clock: HandClock) -> None:
+    gpu, other = driver.add_gpu("h200"), driver.add_gpu("h200")
+    for card in (gpu, other):
+        platforms.partition(card, "1g.18gb", "3g.71gb")
+    small, large = gpu.instances
+    first = driver.process(gpu, "10 GiB")
+    second = driver.process(gpu, "10 GiB")
+    assert (first.instance, second.instance) == (small, large)
+    with pytest.raises(InvalidValue, match=r"does not fit into .*1g\.18gb.* now: 7\.55 GiB of its 17\.55 GiB is free"):
+        second.run_in(small)
+    assert second.instance is large
+    with pytest.raises(InvalidValue, match=r"80 GiB fits into no instance .* free is 1g\.18gb: 7\.55 GiB, 3g\.71gb"):
+        driver.process(gpu, "80 GiB")
+    with pytest.raises(InvalidValue, match=r"does not fit into .*1g\.18gb"):
+        first.hold("18 GiB")
+    with pytest.raises(InvalidValue, match="a process runs in one instance"):
+        first.hold("1 GiB", other)
+    with pytest.raises(InvalidValue, match="is not on that GPU"):
+        first.run_in(other.instances[0])
+    first.kill(reclaim=Ramp.step("1s"))
+    with pytest.raises(InvalidValue, match="does not fit"):
+        second.run_in(small)  # what the dead held there is not back yet
+    with pytest.raises(DriverStateError, match="is dead"):
+        first.run_in(large)
+    clock.go(1)
+    second.run_in(small)
 
 
 def test_mig_without_devices_yet(driver: Driver) -> None:

@@ -247,17 +247,17 @@ def test_a_file_that_does_not_fit(tmp_path: Path, changed: str, into: str, said:
     ("changed", "into", "said"),
     [
         ('"h200"', '"h2000"', "line 4, gpu[0].profile: there is no GPU profile 'h2000'"),
-        ("[0, 1]", "[0, 7]", "line 14, process[0].gpu: there is no GPU 7: the machine has 3, counted from 0"),
+        ("[0, 1]", "[0, 7]", "line 14, process[0].gpu[1]: there is no GPU 7: the machine has 3, counted from 0"),
         ("[0, 1]", "[]", "line 14, process[0].gpu: give the indices"),
         ("20 GiB", "20 GB of it", "line 15, process[0].memory: '20 GB of it' is not a size"),
         ("20 GiB", "900 GiB", "line 15, process[0].memory: 900 GiB is more than"),
-        ("lose = 1", "kill = 1", "line 18, event[0].at: kill = 1: there are 1 processes"),
-        ("lose = 1", "kill = 0\nlose = 0", "line 18, event[0].at: an event is one of"),
+        ("lose = 1", "kill = 1", "line 19, event[0].kill: there is no process 1: the machine has 1"),
+        ("lose = 1", "kill = 0\nlose = 0", "line 19, event[0].kill: an event is one of"),
         ("10s", "soon", "line 18, event[0].at: 'soon' is not a duration"),
         (
             "[[event]]",
             '[[fault]]\nkind = "slow"\n[[event]]',
-            "line 18, fault[0].kind: a fault of the kind 'slow' needs",
+            "line 17, fault[0].delay: a fault of the kind 'slow' needs",
         ),
         ("[[event]]", '[[fault]]\nkind = "hang"\nstatus = 1\n[[event]]', "status belongs to faults of the kind 'exit'"),
         ("# a comment", 'reclaim = "fast" #', "line 2, reclaim: 'fast' is no way for memory to come back"),
@@ -276,7 +276,7 @@ def test_a_machine_that_cannot_be(tmp_path: Path, changed: str, into: str, said:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--gpu", "h20"], "fake-gpu run: there is no GPU profile 'h20'"),
+        (["--gpu", "h20"], "fake-gpu run: --gpu h20: there is no GPU profile 'h20'"),
         (["--process", "9:1GiB"], "fake-gpu run: there is no GPU 9: the machine has 3"),
         (["--reclaim", "slowly"], "fake-gpu run: 'slowly' is no way"),
     ],

@@ -122,14 +122,17 @@ def _pci(fields: dict[str, str]) -> Pci:
         said = of(fields, name)
         return default if tells_nothing(said) else int(said, 16)
 
+    highest = optional(fields, "pcie.link.gen.gpumax") or optional(fields, "pcie.link.gen.max") or 1
+    host = optional(fields, "pcie.link.gen.hostmax")
+    now = optional(fields, "pcie.link.gen.current")
     return Pci(
         device_id=hexadecimal("pci.device_id", 0x10DE),
         subsystem_id=hexadecimal("pci.sub_device_id", 0),
         sub_class=hexadecimal("pci.subClass", 2),
-        max_generation=optional(fields, "pcie.link.gen.gpumax") or optional(fields, "pcie.link.gen.max") or 1,
-        max_width=optional(fields, "pcie.link.width.max") or 16,
-        host_generation=optional(fields, "pcie.link.gen.hostmax"),
-        idle_generation=optional(fields, "pcie.link.gen.current"),
+        max_generation=highest,
+        max_width=optional(fields, "pcie.link.width.max") or 16,  # type: ignore[arg-type]  # checked when it is made
+        host_generation=host,
+        idle_generation=None if now is None else min(now, highest, host or highest),
     )
 
 
@@ -144,11 +147,13 @@ def watts(fields: dict[str, str], name: str) -> float:
 
 def _power(fields: dict[str, str]) -> Power:
     default = watts(fields, "power.default_limit") or watts(fields, "power.limit")
+    highest = max(default, watts(fields, "power.max_limit"))
+    drawn = watts(fields, "power.draw") or watts(fields, "power.draw.average")
     return Power(
-        idle=watts(fields, "power.draw") or watts(fields, "power.draw.average"),
+        idle=min(drawn, highest or drawn),  # a card that is busy may draw more for a moment
         default_limit=default,
         min_limit=min(default, watts(fields, "power.min_limit")),
-        max_limit=max(default, watts(fields, "power.max_limit")),
+        max_limit=highest,
     )
 
 
@@ -156,7 +161,7 @@ def _clocks(card: SeenCard) -> Clocks:
     clocks: dict[str, Any] = {}
     for name in ("graphics", "sm", "memory", "video"):
         idle = optional(card.fields, f"clocks.current.{name}") or 0
-        clocks[name] = Clock(idle=idle, max=max(1, optional(card.fields, f"clocks.max.{name}") or idle))
+        clocks[name] = Clock(idle=idle, max=max(1, idle, optional(card.fields, f"clocks.max.{name}") or idle))
     supported = card.supported_clocks
     return Clocks(
         **clocks,
@@ -188,7 +193,8 @@ def _temperature(fields: dict[str, str]) -> Temperature:
 
 
 def _mig_device(instance: SeenInstance, architecture: str) -> MigDevice:
-    slices = max(1, instance.counts.get("multiprocessors", 0) // _SMS_OF_A_SLICE.get(architecture, 14))
+    fitting = max(1, instance.counts.get("multiprocessors", 0) // _SMS_OF_A_SLICE.get(architecture, 14))
+    slices = max(one for one in (1, 2, 3, 4, 7) if one <= fitting)  # there are no others
     return MigDevice(
         name=f"{slices}g.{-(-instance.total // 1024)}gb",
         gpu_instance=instance.gpu_instance,

@@ -291,6 +291,8 @@ def set_state(driver: Driver, gpu: Gpu, seen: SeenCard, *, quote: bool = True) -
 
 
 def _add_processes(driver: Driver, gpu: Gpu, seen: SeenCard) -> None:
+    for instance in gpu.instances:
+        instance.idle_bytes = 0  # the profile's has the processes in it; `_fill_instances` sets what is left of it
     for one in seen.processes:
         size = min((one.mib or 0) * MIB, gpu.memory.free)
         process = next((other for other in driver.processes if other.pid == one.pid), None)

@@ -146,21 +146,21 @@ def shape(node: Node) -> Node:
     return replace(node, children=[])
 
 
-def fault_in_texts(smi: Mapping[str, str], log: str | None) -> tuple[str, str] | None:
+def fault_in_texts(smi: Mapping[str, str], log: str | None) -> tuple[tuple[str, ...], str] | None:
     """The key and the reason of what cannot be in a profile's quotations of nvidia-smi; None where all can."""
     known = columns()
     for name in smi:
         if name not in known:
-            return f"smi.{name}", f"smi has {name!r}, which is no field of --query-gpu (see --help-query-gpu)"
+            return ("smi", name), f"smi has {name!r}, which is no field of --query-gpu (see --help-query-gpu)"
     if log is None:
         return None
     try:
         nodes = parse(log)
     except InvalidValue as error:
-        return "log", str(error)
+        return ("log",), str(error)
     for path, node in walk(nodes):
         if node.field and node.field not in known:
-            return "log", f"the log shows {node.field!r} as {' / '.join(path)}, and there is no such field"
+            return ("log",), f"the log shows {node.field!r} as {' / '.join(path)}, and there is no such field"
     return None
 
 
