@@ -155,7 +155,7 @@ class _Build:
             yield
         except FakeGpuError as error:
             line = None
-            if self._source is not None:
+            if self._source is not None and self._source.is_file():  # a pipe has nothing left to read
                 line = line_of(self._source.read_text(encoding="utf-8"), list(steps))
             if line is None:  # it is not the file's: a command line's option, say
                 raise
