@@ -67,6 +67,16 @@ def test_one_wrong_figure_is_told(truths: list[Truth], key: str, value: object) 
     assert key in told
 
 
+def test_a_card_that_is_there_has_to_be_shown(truths: list[Truth]) -> None:
+    failed = [{"error": "Not Supported"}, *cards(truths)[1:]]
+    assert differences(EXACT, failed, truths) == ["GPU NVIDIA H200: Not Supported"]
+    lost = [dataclasses.replace(truths[0], lost=True), *truths[1:]]
+    assert differences(EXACT, failed, lost) == []
+    without = [{"name": truth.name} for truth in truths]
+    assert len(differences(EXACT, without, truths)) == 3
+    assert differences(dataclasses.replace(EXACT, memory=False), without, truths) == []
+
+
 def test_rounding_is_allowed_as_far_as_the_client_rounds(truths: list[Truth]) -> None:
     said = cards(truths)
     said[1]["used"] = 9 * GIB

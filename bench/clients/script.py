@@ -101,9 +101,7 @@ def differences(client: Client, cards: list[dict[str, Any]], truths: list[Truth]
     told = [card for card in cards if "error" not in card]
     healthy = [truth for truth in truths if not truth.lost]
     if len(cards) == len(truths):
-        pairs = [
-            (card, truth) for card, truth in zip(cards, truths, strict=True) if "error" not in card and not truth.lost
-        ]
+        pairs = [(card, truth) for card, truth in zip(cards, truths, strict=True) if not truth.lost]
     elif len(told) == len(healthy):
         pairs = list(zip(told, healthy, strict=True))
     else:
@@ -111,7 +109,14 @@ def differences(client: Client, cards: list[dict[str, Any]], truths: list[Truth]
     return [f"GPU {truth.name}: {one}" for card, truth in pairs for one in _compare(client, card, truth)]
 
 
+_OF_MEMORY = frozenset({"used", "free", "percent", "processes"})
+
+
 def _compare(client: Client, card: dict[str, Any], truth: Truth) -> list[str]:
+    if "error" in card:
+        return [str(card["error"])]
+    if client.memory and not _OF_MEMORY.intersection(card):
+        return [f"it shows no memory, only {sorted(card)}"]
     used = truth.used + (truth.reserved if client.reserved else 0)
     wanted: dict[str, float] = {
         "total": truth.total,
