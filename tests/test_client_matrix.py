@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 from pathlib import Path
 
@@ -52,11 +53,15 @@ def test_what_is_so_is_right(truths: list[Truth]) -> None:
     ("key", "value"),
     [
         ("used", 18 * GIB + 1),
+        ("used", "N/A"),
+        ("free", None),
+        ("total", math.nan),
         ("total", 1),
         ("free", 0),
         ("name", "H100"),
         ("uuid", "GPU-"),
         ("processes", {}),
+        ("watts", math.nan),
         ("watts", 500),
     ],
 )

@@ -128,9 +128,9 @@ def _compare(client: Client, card: dict[str, Any], truth: Truth) -> list[str]:
     wrong = [
         f"{key} {card[key]} for {value}"
         for key, value in wanted.items()
-        if key in card and abs(card[key] - value) > margins.get(key, client.within)
+        if key in card and not _is_about(card[key], value, margins.get(key, client.within))
     ]
-    if "watts" in card and abs(card["watts"] - truth.watts) > max(2.0, truth.watts * 0.05):
+    if "watts" in card and not _is_about(card["watts"], truth.watts, max(2.0, truth.watts * 0.05)):
         wrong.append(f"watts {card['watts']} for {truth.watts}")
     wrong += [
         f"{key} {card[key]!r} for {getattr(truth, key)!r}"
@@ -141,9 +141,14 @@ def _compare(client: Client, card: dict[str, Any], truth: Truth) -> list[str]:
     if processes is not None:
         margin = MIB if client.within else 0
         same = processes.keys() == truth.processes.keys()
-        if not same or any(abs(processes[pid] - size) > margin for pid, size in truth.processes.items()):
+        if not same or not all(_is_about(processes[pid], size, margin) for pid, size in truth.processes.items()):
             wrong.append(f"processes {processes} for {truth.processes}")
     return wrong
+
+
+def _is_about(shown: Any, value: float, margin: float) -> bool:
+    """False for what is no number, too: clients write "N/A" and NaN."""
+    return isinstance(shown, int | float) and abs(shown - value) <= margin
 
 
 def _compare_sums(client: Client, card: dict[str, Any], truths: list[Truth]) -> list[str]:
@@ -157,5 +162,5 @@ def _compare_sums(client: Client, card: dict[str, Any], truths: list[Truth]) -> 
     return [
         f"{key} {card[key]} for {value}"
         for key, value in sums.items()
-        if key in card and abs(card[key] - value) > margins.get(key, client.within)
+        if key in card and not _is_about(card[key], value, margins.get(key, client.within))
     ]
