@@ -4,6 +4,7 @@
 
 import os
 import re
+import signal
 import sys
 from collections import Counter
 from pathlib import Path
@@ -48,18 +49,24 @@ def run(
     CMD is in the foreground; its exit status is this command's (128 + n after signal n). GPUs are h200, l40s, rtx-4090,
     t4 or generic; with neither --gpu nor --machine there is one generic card of 40 GiB.
     """
-    from fake_gpu.foreground import signals_held
+    from fake_gpu.foreground import CannotRun, signals_held
 
     words = command or [os.environ.get("SHELL") or "/bin/sh"]
-    with signals_held():
-        try:
-            status = _run(words, _machine(machine, gpu or [], process or [], reclaim), machine, report=report)
-        except FakeGpuError as error:
-            _fail(str(error), 1)
-    raise typer.Exit(status)
+    try:
+        described = _machine(machine, gpu or [], process or [], reclaim)
+        with signals_held():
+            status = _run(words, described, machine, report=report)
+    except CannotRun as error:
+        _fail(str(error), _CANNOT_RUN if error.found else _NOT_FOUND)
+    except FakeGpuError as error:
+        _fail(str(error), 1)
+    except KeyboardInterrupt:  # while a file was read that is slow to come: a pipe, say
+        status = -signal.SIGINT
+    _end_as(status)
 
 
 def _run(words: list[str], machine: "Machine", source: Path | None, *, report: bool) -> int:
+    """CMD's exit status, -n where signal n ended it or came before it could start. Raises FakeGpuError."""
     from fake_gpu import foreground
     from fake_gpu.furnish import furnish, new_driver
 
@@ -67,15 +74,20 @@ def _run(words: list[str], machine: "Machine", source: Path | None, *, report: b
         due = furnish(driver, machine, source)
         asked_to_end = foreground.ending_signal()
         if asked_to_end is not None:
-            return _KILLED_BY + asked_to_end
-        try:
-            status = foreground.run(words, os.environ, due=due, on_due=driver.sync)
-        except OSError as error:
-            code = _NOT_FOUND if isinstance(error, FileNotFoundError) else _CANNOT_RUN
-            _fail(f"{words[0]} cannot be run: {error.strerror}", code)
+            return -asked_to_end
+        status = foreground.run(words, os.environ, due=due, on_due=driver.sync)
         if report:
             _report(driver)
     return status
+
+
+def _end_as(status: int) -> NoReturn:
+    """Ends this command as CMD has ended; -n is signal n."""
+    if status == -signal.SIGINT:
+        # By the signal itself: a script goes on with its next line where Ctrl-C seems to have been dealt with.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGINT)
+    raise typer.Exit(status if status >= 0 else _KILLED_BY - status)
 
 
 def _machine(path: Path | None, gpus: list[str], processes: list[str], reclaim: str | None) -> "Machine":
@@ -99,7 +111,7 @@ def _gpu(text: str) -> "GpuSpec":
     from fake_gpu.table import Refused
 
     match = _GPU.fullmatch(text)
-    if match is None or match[1] == "0":
+    if match is None or int(match[1] or 1) == 0:
         raise InvalidValue(f"--gpu {text}: give a profile, such as rtx-4090, or a number of them, such as 2xh200")
     try:
         return GpuSpec(profile=match[2], count=int(match[1] or 1))
@@ -125,7 +137,7 @@ def _report(driver: "Driver") -> None:
     counts = Counter((call.name if call.via == "nvml" else "nvidia-smi", call.covered) for call in driver.calls)
     for (name, covered), times in sorted(counts.items()):
         remark = "" if covered else ", which this fake does not cover"
-        print(f"fake-gpu run: {name}: {times} times{remark}", file=sys.stderr)
+        print(f"fake-gpu run: {name}: {times} {'time' if times == 1 else 'times'}{remark}", file=sys.stderr)
 
 
 def _fail(message: str, code: int) -> NoReturn:

@@ -88,6 +88,25 @@ class TorchCuda:
             self._gpu(ordinal)
             self._current = ordinal
 
+    def exchange_device(self, ordinal: int) -> int:
+        """Makes a device the current one and returns which was; a negative one changes nothing and returns -1.
+
+        What `with torch.cuda.device(...)` calls on entering and leaving.
+        """
+        if ordinal < 0:
+            return -1
+        self._gpu(ordinal)
+        before, self._current = self._current, ordinal
+        return before
+
+    def synchronize(self, device: object = None) -> None:
+        """As torch.cuda.synchronize: nothing computes here, so there is nothing to wait for."""
+        self._gpu(device)
+
+    def ipc_collect(self) -> None:
+        """As torch.cuda.ipc_collect: no tensor is here, so none is given back."""
+        self._gpu(None)
+
     def mem_get_info(self, device: object = None) -> tuple[int, int]:
         """As torch.cuda.mem_get_info: free and total bytes. Raises RuntimeError for a GPU that is lost or removed."""
         gpu = self._gpu(device)
@@ -97,7 +116,9 @@ class TorchCuda:
         return memory.free, memory.total - memory.reserved
 
     def get_device_properties(self, device: object = None) -> CudaDeviceProperties:
-        """As torch.cuda.get_device_properties."""
+        """As torch.cuda.get_device_properties. Raises AssertionError for an ordinal without a GPU."""
+        if self.devices and not 0 <= self._ordinal(device) < len(self.devices):
+            raise AssertionError("Invalid device id")
         gpu = self._gpu(device)
         major, minor = gpu.profile.compute_capability
         cores = 64 if (major, minor) in _FEWER else CORES_PER_MULTIPROCESSOR[gpu.profile.architecture]
@@ -153,23 +174,33 @@ SERVED = (
     "get_device_properties",
     "get_device_name",
     "get_device_capability",
+    "synchronize",
+    "ipc_collect",
 )
 """The functions of torch.cuda that are replaced."""
+
+_OF_THE_CONTEXT_MANAGER = ("_exchange_device", "_maybe_exchange_device")
+"""What torch.cuda.device, torch's own class, changes the current device with."""
 
 
 @contextmanager
 def torch_on(driver: Driver, torch: ModuleType) -> Iterator[TorchCuda]:
-    """Serves `SERVED` of torch.cuda from `driver`, and mem_get_info of torch.cuda.memory, where it is defined."""
+    """Serves `SERVED` of torch.cuda from `driver`, mem_get_info of torch.cuda.memory, where it is defined, and the
+    context manager torch.cuda.device.
+    """
     served = TorchCuda(driver)
+    memory = getattr(torch.cuda, "memory", None)
+    places: list[tuple[Any, str, Callable[..., object]]] = [
+        *((torch.cuda, name, getattr(served, name)) for name in SERVED),
+        *((torch.cuda, name, served.exchange_device) for name in _OF_THE_CONTEXT_MANAGER),
+        (memory, "mem_get_info", served.mem_get_info),
+    ]
     replaced: list[tuple[Any, str, Callable[..., object]]] = []
-    places: list[tuple[Any, tuple[str, ...]]] = [(torch.cuda, SERVED)]
-    places.append((getattr(torch.cuda, "memory", None), ("mem_get_info",)))
     try:
-        for module, names in places:
-            for name in names:
-                if hasattr(module, name):
-                    replaced.append((module, name, getattr(module, name)))
-                    setattr(module, name, getattr(served, name))
+        for module, name, ours in places:
+            if hasattr(module, name):
+                replaced.append((module, name, getattr(module, name)))
+                setattr(module, name, ours)
         yield served
     finally:
         for module, name, before in reversed(replaced):

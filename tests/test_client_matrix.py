@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 from pathlib import Path
 
@@ -52,11 +53,15 @@ def test_what_is_so_is_right(truths: list[Truth]) -> None:
     ("key", "value"),
     [
         ("used", 18 * GIB + 1),
+        ("used", "N/A"),
+        ("free", None),
+        ("total", math.nan),
         ("total", 1),
         ("free", 0),
         ("name", "H100"),
         ("uuid", "GPU-"),
         ("processes", {}),
+        ("watts", math.nan),
         ("watts", 500),
     ],
 )
@@ -65,6 +70,16 @@ def test_one_wrong_figure_is_told(truths: list[Truth], key: str, value: object) 
     said[0][key] = value
     (told,) = differences(EXACT, said, truths)
     assert key in told
+
+
+def test_a_card_that_is_there_has_to_be_shown(truths: list[Truth]) -> None:
+    failed = [{"error": "Not Supported"}, *cards(truths)[1:]]
+    assert differences(EXACT, failed, truths) == ["GPU NVIDIA H200: Not Supported"]
+    lost = [dataclasses.replace(truths[0], lost=True), *truths[1:]]
+    assert differences(EXACT, failed, lost) == []
+    without = [{"name": truth.name} for truth in truths]
+    assert len(differences(EXACT, without, truths)) == 3
+    assert differences(dataclasses.replace(EXACT, memory=False), without, truths) == []
 
 
 def test_rounding_is_allowed_as_far_as_the_client_rounds(truths: list[Truth]) -> None:

@@ -38,8 +38,10 @@ CAPABILITIES = {"pascal": (6, 0), "volta": (7, 0), "ada": (8, 9), "blackwell": (
 
 
 def older(gpu: Gpu, architecture: str) -> ctypes.c_void_p:
-    capability = CAPABILITIES[architecture]
-    gpu.profile = msgspec.structs.replace(gpu.profile, architecture=architecture, compute_capability=capability)
+    capability, mig = CAPABILITIES[architecture], gpu.profile.mig if architecture == "blackwell" else None
+    gpu.profile = msgspec.structs.replace(
+        gpu.profile, architecture=architecture, compute_capability=capability, mig=mig
+    )
     return handle_of(gpu)
 
 

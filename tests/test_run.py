@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
-import pty
 import re
-import select
 import signal
-import struct
 import subprocess
 import sys
-import termios
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from run_command import COMMAND, run
 
 from fake_gpu import InvalidValue
 from fake_gpu.machine import read_machine
@@ -24,7 +18,6 @@ from pytest_vramsettle import cli
 
 CliRunner = pytest.importorskip("typer.testing").CliRunner
 
-COMMAND = [sys.executable, "-c", "from pytest_vramsettle.cli import fake_gpu; fake_gpu()", "run"]
 MEMORY = ["nvidia-smi", "--query-gpu=index,name,memory.used", "--format=csv,noheader,nounits"]
 APPS = ["nvidia-smi", "--query-compute-apps=pid,process_name,used_memory", "--format=csv,noheader,nounits"]
 
@@ -37,10 +30,6 @@ def own_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
     monkeypatch.setenv("TMPDIR", str(place))
     yield
     assert list(place.iterdir()) == []
-
-
-def run(*words: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*COMMAND, *words], input=stdin, capture_output=True, text=True, timeout=30, check=False)
 
 
 def test_a_machine_of_options() -> None:
@@ -78,8 +67,10 @@ def test_a_machine_of_a_file_and_options(tmp_path: Path) -> None:
     [
         (["sh", "-c", "exit 7"], 7, ""),
         (["sh", "-c", "kill -KILL $$"], 137, ""),
-        (["no-such-program"], 127, "no-such-program cannot be run"),
-        (["/"], 126, "/ cannot be run"),
+        (["no-such-program"], 127, "'no-such-program' cannot be run: no directory of PATH has"),
+        (["/no/such/program"], 127, "'/no/such/program' cannot be run: there is no such file"),
+        ([""], 127, "'' cannot be run"),
+        (["/"], 126, "'/' cannot be run: Permission denied"),
     ],
 )
 def test_the_exit_status_is_the_programs(words: list[str], status: int, said: str) -> None:
@@ -87,6 +78,32 @@ def test_the_exit_status_is_the_programs(words: list[str], status: int, said: st
     assert done.returncode == status
     assert said in done.stderr
     assert bool(done.stderr) == bool(said)
+
+
+@pytest.mark.parametrize(
+    ("content", "mode", "status", "out", "said"),
+    [
+        (b'echo "$@"\nexit 4\n', 0o755, 4, "a b c\n", ""),  # a script that names no interpreter
+        (b"#!/no/such/sh\n", 0o755, 127, "", "needs an interpreter that is not there"),
+        (b"\x7fnot for this machine\0", 0o755, 126, "", "Exec format error"),
+        (b"#!/bin/sh\n", 0o644, 126, "", "Permission denied"),
+    ],
+)
+def test_files_as_a_shell_takes_them(
+    tmp_path: Path, content: bytes, mode: int, status: int, out: str, said: str
+) -> None:
+    file = tmp_path / "program"
+    file.write_bytes(content)
+    file.chmod(mode)
+    done = run("--", str(file), "a b", "c")
+    assert (done.returncode, done.stdout) == (status, out)
+    assert said in done.stderr
+
+
+def test_a_program_that_ctrl_c_ends() -> None:
+    """This command ends by the signal too, so that a script does not go on with its next line."""
+    assert run("--", "sh", "-c", "kill -INT $$").returncode == -signal.SIGINT
+    assert run("--", "sh", "-c", "exit 130").returncode == 130
 
 
 def test_a_parent_that_ignores_the_death_of_children() -> None:
@@ -108,6 +125,7 @@ def test_without_a_command_a_shell(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         (["--gpu", "h20"], "Did you mean 'h200'?"),
         (["--gpu", "0xh200"], "--gpu 0xh200: give a profile"),
+        (["--gpu", "00xh200"], "--gpu 00xh200: give a profile"),
         (["--gpu", "65xt4"], "a machine has 64 GPUs at most"),
         (["--process", "GiB"], "--process GiB: give a GPU's index and a size"),
         (["--process", "3:1GiB"], "there is no GPU 3: the machine has 1"),
@@ -120,81 +138,6 @@ def test_options_that_cannot_be(options: list[str], said: str) -> None:
     done = CliRunner().invoke(cli._fake_gpu_app(), ["run", *options, "--", "true"])
     assert (done.exit_code, done.stdout) == (1, "")
     assert said in done.stderr
-
-
-TRAPS = (
-    'trap "echo term; exit 3" TERM; trap "echo usr1" USR1; trap "echo int; exit 5" INT; '
-    "echo ready; while :; do sleep 0.02; done"
-)
-
-
-@pytest.mark.parametrize(("number", "said", "status"), [(signal.SIGTERM, "term", 3), (signal.SIGINT, "int", 5)])
-def test_signals_are_passed_on(number: signal.Signals, said: str, status: int) -> None:
-    with subprocess.Popen([*COMMAND, "--", "sh", "-c", TRAPS], stdout=subprocess.PIPE, text=True) as child:
-        assert child.stdout is not None
-        assert child.stdout.readline() == "ready\n"
-        child.send_signal(signal.SIGUSR1)
-        assert child.stdout.readline() == "usr1\n"
-        child.send_signal(number)
-        assert child.stdout.readline() == f"{said}\n"
-        assert child.wait(10) == status
-
-
-class Terminal:
-    """A pseudo terminal and what its session has written there."""
-
-    def __init__(self, fd: int) -> None:
-        self.fd = fd
-        self.text = ""
-
-    def expect(self, wanted: str) -> None:
-        """Reads until `wanted` is there, and forgets up to it."""
-        while wanted not in self.text:
-            ready, _, _ = select.select([self.fd], [], [], 20)
-            try:
-                more = os.read(self.fd, 4096) if ready else b""
-            except OSError:  # the other end is closed
-                more = b""
-            if not more:
-                raise AssertionError(f"{wanted!r} did not come; there is {self.text!r}")
-            self.text += more.decode()
-        self.text = self.text.partition(wanted)[2]
-
-    def type(self, keys: str) -> None:
-        os.write(self.fd, keys.encode())
-
-
-@contextmanager
-def terminal(words: list[str]) -> Iterator[Terminal]:
-    pid, fd = pty.fork()
-    if pid == 0:
-        os.execvp(words[0], words)
-    try:
-        yield Terminal(fd)
-    finally:
-        os.close(fd)
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
-
-
-def test_a_terminal_is_the_programs() -> None:
-    """Ctrl-Z stops it and us, fg brings both back, a new size and Ctrl-C reach it, and the status is its."""
-    program = (
-        'trap "echo size $(stty size)" WINCH; trap "echo int; exit 5" INT; test -t 0 && echo ready; '
-        'read line; echo "got $line"; while :; do sleep 0.02; done'
-    )
-    command = " ".join(f"'{word}'" for word in [*COMMAND, "--", "sh", "-c", program])
-    with terminal(["bash", "-c", f"set -m; {command}; echo stopped $?; fg; echo ended $?; sleep 60"]) as tty:
-        tty.expect("ready")
-        tty.type("\x1a")
-        tty.expect("stopped 148")
-        tty.type("hello\n")
-        tty.expect("got hello")
-        fcntl.ioctl(tty.fd, termios.TIOCSWINSZ, struct.pack("HHHH", 33, 99, 0, 0))
-        tty.expect("size")
-        tty.type("\x03")
-        tty.expect("int")
-        tty.expect("ended 5")
 
 
 # -- files

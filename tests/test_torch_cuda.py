@@ -25,11 +25,13 @@ def torch(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     stand_in = ModuleType("torch")
     stand_in.cuda = SimpleNamespace(**dict.fromkeys(SERVED, refuse))  # type: ignore[attr-defined]
     stand_in.cuda.memory = SimpleNamespace(mem_get_info=refuse)
+    stand_in.cuda._exchange_device = stand_in.cuda._maybe_exchange_device = refuse
     monkeypatch.setitem(sys.modules, "torch", stand_in)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     yield stand_in
     assert {getattr(stand_in.cuda, name) for name in SERVED} == {refuse}
     assert stand_in.cuda.memory.mem_get_info is refuse
+    assert {stand_in.cuda._exchange_device, stand_in.cuda._maybe_exchange_device} == {refuse}
 
 
 def test_a_card_in_cudas_terms(torch_cuda: TorchCuda, fake_driver: Driver, torch: ModuleType) -> None:
@@ -74,6 +76,22 @@ def test_what_is_not_there(torch_cuda: TorchCuda, fake_driver: Driver, torch: Mo
         torch.cuda.mem_get_info()
     card.restore()
     assert torch.cuda.mem_get_info()[0] == card.memory.free
+
+
+def test_the_current_device_for_a_while(torch_cuda: TorchCuda, fake_driver: Driver, torch: ModuleType) -> None:
+    """As torch's own context manager does it, `with torch.cuda.device(1):`."""
+    fake_driver.add_gpu("h200"), fake_driver.add_gpu("t4")
+    before = torch.cuda._exchange_device(1)
+    assert (before, torch.cuda.get_device_name()) == (0, "Tesla T4")
+    assert torch.cuda._exchange_device(-1) == -1
+    torch.cuda.synchronize()
+    torch.cuda.ipc_collect()
+    assert torch.cuda._maybe_exchange_device(before) == 1
+    assert torch.cuda.current_device() == 0
+    with pytest.raises(RuntimeError, match="invalid device ordinal: 2"):
+        torch.cuda._exchange_device(2)
+    with pytest.raises(AssertionError, match="Invalid device id"):
+        torch.cuda.get_device_name(2)
 
 
 def test_without_gpus(torch_cuda: TorchCuda, torch: ModuleType) -> None:

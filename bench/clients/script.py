@@ -101,9 +101,7 @@ def differences(client: Client, cards: list[dict[str, Any]], truths: list[Truth]
     told = [card for card in cards if "error" not in card]
     healthy = [truth for truth in truths if not truth.lost]
     if len(cards) == len(truths):
-        pairs = [
-            (card, truth) for card, truth in zip(cards, truths, strict=True) if "error" not in card and not truth.lost
-        ]
+        pairs = [(card, truth) for card, truth in zip(cards, truths, strict=True) if not truth.lost]
     elif len(told) == len(healthy):
         pairs = list(zip(told, healthy, strict=True))
     else:
@@ -111,7 +109,14 @@ def differences(client: Client, cards: list[dict[str, Any]], truths: list[Truth]
     return [f"GPU {truth.name}: {one}" for card, truth in pairs for one in _compare(client, card, truth)]
 
 
+_OF_MEMORY = frozenset({"used", "free", "percent", "processes"})
+
+
 def _compare(client: Client, card: dict[str, Any], truth: Truth) -> list[str]:
+    if "error" in card:
+        return [str(card["error"])]
+    if client.memory and not _OF_MEMORY.intersection(card):
+        return [f"it shows no memory, only {sorted(card)}"]
     used = truth.used + (truth.reserved if client.reserved else 0)
     wanted: dict[str, float] = {
         "total": truth.total,
@@ -123,9 +128,9 @@ def _compare(client: Client, card: dict[str, Any], truth: Truth) -> list[str]:
     wrong = [
         f"{key} {card[key]} for {value}"
         for key, value in wanted.items()
-        if key in card and abs(card[key] - value) > margins.get(key, client.within)
+        if key in card and not _is_about(card[key], value, margins.get(key, client.within))
     ]
-    if "watts" in card and abs(card["watts"] - truth.watts) > max(2.0, truth.watts * 0.05):
+    if "watts" in card and not _is_about(card["watts"], truth.watts, max(2.0, truth.watts * 0.05)):
         wrong.append(f"watts {card['watts']} for {truth.watts}")
     wrong += [
         f"{key} {card[key]!r} for {getattr(truth, key)!r}"
@@ -136,9 +141,14 @@ def _compare(client: Client, card: dict[str, Any], truth: Truth) -> list[str]:
     if processes is not None:
         margin = MIB if client.within else 0
         same = processes.keys() == truth.processes.keys()
-        if not same or any(abs(processes[pid] - size) > margin for pid, size in truth.processes.items()):
+        if not same or not all(_is_about(processes[pid], size, margin) for pid, size in truth.processes.items()):
             wrong.append(f"processes {processes} for {truth.processes}")
     return wrong
+
+
+def _is_about(shown: Any, value: float, margin: float) -> bool:
+    """False for what is no number, too: clients write "N/A" and NaN."""
+    return isinstance(shown, int | float) and abs(shown - value) <= margin
 
 
 def _compare_sums(client: Client, card: dict[str, Any], truths: list[Truth]) -> list[str]:
@@ -152,5 +162,5 @@ def _compare_sums(client: Client, card: dict[str, Any], truths: list[Truth]) -> 
     return [
         f"{key} {card[key]} for {value}"
         for key, value in sums.items()
-        if key in card and abs(card[key] - value) > margins.get(key, client.within)
+        if key in card and not _is_about(card[key], value, margins.get(key, client.within))
     ]
