@@ -19,7 +19,7 @@ from pytest_vramsettle.conformance.model import (
     seconds,
     short,
 )
-from pytest_vramsettle.conformance.stage import Stage, told_end, told_probes
+from pytest_vramsettle.conformance.stage import CHILD_GRACE, Stage, told_end, told_probes
 
 if TYPE_CHECKING:
     from fake_gpu import Driver
@@ -155,7 +155,7 @@ def play(
     from fake_gpu import Driver
     from pytest_vramsettle.clock import VirtualClock
 
-    with VirtualClock(seed=seed) as clock, Driver(clock=clock) as driver, _balanced(driver):
+    with VirtualClock(seed=seed, child_grace=CHILD_GRACE) as clock, Driver(clock=clock) as driver, _balanced(driver):
         stage = Stage(driver, clock, seed=seed)
         scenario.machine(stage)
         subject = make(stage)

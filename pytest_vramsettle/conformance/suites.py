@@ -16,7 +16,7 @@ from pytest_vramsettle.conformance.model import Capabilities, Kind, Level, Scena
 from pytest_vramsettle.conformance.probe_scenarios import PROBE
 from pytest_vramsettle.conformance.reload_scenarios import RELOAD
 from pytest_vramsettle.conformance.settle_verified import SETTLE
-from pytest_vramsettle.conformance.stage import Stage
+from pytest_vramsettle.conformance.stage import CHILD_GRACE, Stage
 from pytest_vramsettle.conformance.subjects import (
     KILL_LINES,
     PROBE_LINES,
@@ -51,7 +51,7 @@ class Suite:
     """Whether scenarios run in a worker process, which can be killed. With --pdb they never do."""
     real_limit: ClassVar[float] = 10.0
     """Real seconds after which a scenario's worker is killed and replaced; one takes some 0.02 s."""
-    pytestmark = pytest.mark.virtual_clock
+    pytestmark = pytest.mark.virtual_clock(child_grace=CHILD_GRACE)
     __vramsettle_suite__ = True
     """For the plugin, which need not import this module to know a suite."""
 
