@@ -22,7 +22,15 @@ from pytest_vramsettle.conformance.settle_checks import (
     settle_play,
     within,
 )
-from pytest_vramsettle.conformance.settle_upstream import UPSTREAM, card, one_card, smi, victim
+from pytest_vramsettle.conformance.settle_upstream import (
+    UPSTREAM,
+    card,
+    no_machine,
+    one_card,
+    remove_the_other,
+    smi,
+    victim,
+)
 from pytest_vramsettle.conformance.stage import Stage
 
 _settle = functools.partial(Scenario, kind="settle", levels=("verified",))
@@ -81,10 +89,6 @@ def _lost_card(stage: Stage) -> None:
     card(stage, "16 GiB")
 
 
-def _remove_the_other(stage: Stage) -> None:
-    stage.driver.at("100ms", stage.driver.gpus[1].remove)
-
-
 _LEADER = """
 import os, subprocess, sys, time
 child = subprocess.Popen([sys.executable, "-S", "-c", "import time; time.sleep(600)"])
@@ -113,10 +117,6 @@ def orphan_play(stage: Stage, subject: SettleSubject) -> Observation:
             leader.kill()
             with contextlib.suppress(ProcessLookupError):
                 os.kill(orphan, signal.SIGKILL)
-
-
-def _nothing(stage: Stage) -> None:
-    """The script sets up its own."""
 
 
 _PLATEAU = Ramp.points([(0.0, 0.0), (0.3, 0.1), (1.8, 0.1), (2.4, 1.0)])
@@ -278,7 +278,7 @@ VERIFIED: tuple[Scenario, ...] = (
         about="after a GPU went away nobody knows what the reading is worth",
         scripted="two GPUs; the second is gone 0.1 s after the kill; 20 GiB never come back on the first",
         machine=_lost_card,
-        play=settle_play(then=_remove_the_other),
+        play=settle_play(then=remove_the_other),
         checks=(within(2.0), says(False)),
         needs="tells_outcome",
     ),
@@ -286,7 +286,7 @@ VERIFIED: tuple[Scenario, ...] = (
         name="orphan",
         about="the killed leader's child lives on, and holds what everybody waits for",
         scripted="a leader is killed, its 2 GiB are back at once; its child lives and holds 10 GiB; max_wait=2.0",
-        machine=_nothing,
+        machine=no_machine,
         play=orphan_play,
         checks=(within(2.0), says(False)),
         needs="tells_outcome",

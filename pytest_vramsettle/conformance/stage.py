@@ -40,6 +40,7 @@ _TOGETHER_NS = SECOND // 1000
 """NVML calls of one process that follow each other's answers within this are one probe."""
 _LEFT_GRACE = 15.0
 """Virtual seconds after which a process that a wait has left behind is called left: probes have timeouts of 10 s."""
+_LOG_WIDTH = 160
 _LOOK = 0.01
 _STILL_LOOKS, _MOST_LOOKS = 20, 300
 """Looks, so much real time apart, after which one that does nothing is called left, and one that goes on working."""
@@ -332,6 +333,18 @@ def told_probes(observation: Observation, limit: int = 14) -> list[str]:
         return lines or ["  none"]
     half = limit // 2
     return [*lines[:half], f"  … {len(lines) - 2 * half} more …", *lines[-half:]]
+
+
+def told_logs(observation: Observation, limit: int = 6) -> list[str]:
+    """The last of what was logged, which may be why; each record in one line, with what was raised."""
+    records = [one for one in observation.logs if one.name != "asyncio"]
+    lines = []
+    for one in records[-limit:]:
+        text = " ".join(one.getMessage().split())
+        error = one.exc_info[1] if one.exc_info else None
+        raised = "" if error is None else f" ({type(error).__name__}: {error})"
+        lines.append(f"  {one.levelname} {one.name}: {text[:_LOG_WIDTH]}{raised[:_LOG_WIDTH]}")
+    return [f"what was logged, the last {len(lines)} of {len(records)}:", *lines] if lines else []
 
 
 def told_end(observation: Observation) -> str:

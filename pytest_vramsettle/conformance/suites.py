@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
 
-from pytest_vramsettle.conformance.checking import ConformanceError, broken, gap_of, gap_verdict, judge, selected
+from pytest_vramsettle.conformance.checking import (
+    ConformanceError,
+    broken,
+    gap_of,
+    gap_verdict,
+    judge,
+    selected,
+    unclaimed,
+)
 from pytest_vramsettle.conformance.kill_scenarios import KILLS
 from pytest_vramsettle.conformance.model import Capabilities, Kind, Level, Scenario, Verdict
 from pytest_vramsettle.conformance.probe_scenarios import PROBE
@@ -66,8 +74,9 @@ class Suite:
         self, request: pytest.FixtureRequest, scenario: Scenario, monotonic_clock: VirtualClock, fake_driver: Driver
     ) -> Stage:
         """The machine, before the implementation is made."""
-        if scenario.needs is not None and not getattr(self.capabilities, scenario.needs):
-            _told(request, gap_verdict(scenario, f"the capability {scenario.needs} is not claimed"))
+        gap = unclaimed(scenario, self.capabilities)
+        if gap is not None:
+            _told(request, gap_verdict(scenario, gap))
         stage = Stage(fake_driver, monotonic_clock, seed=options_of(request.node).seed)
         scenario.machine(stage)
         return stage
