@@ -11,14 +11,14 @@ from pytest_vramsettle.conformance import check_probe, check_settle
 from pytest_vramsettle.conformance.model import Level
 
 WAITS: list[tuple[type, Level, str, str]] = [
-    (wrong.ReadsOnce, "upstream", "ramp", "it made 1 probe, and 3 are known to be right: the one reading was answered"),
+    (wrong.ReadsOnce, "upstream", "ramp", "it made 1 probe, and 3 are known to be right: it was answered"),
     (wrong.WallDeadline, "upstream", "drifting", "which is more than 2 s"),
-    (wrong.NeverAwaits, "upstream", "drifting", "0.000 s after the call"),
+    (wrong.NeverAwaits, "upstream", "drifting", "it took 0.000 s, which is less than 1.5 s"),
     (
         wrong.LargestGpuOnly,
         "upstream",
         "two-gpus-cancel-out",
-        "it stopped there, with +0 MiB on GPU 0, +549 MiB on GPU 1",
+        "stopped there, with +0 MiB on GPU 0, +549 MiB on GPU 1",
     ),
     (wrong.ParsesUnits, "upstream", "ramp", "probe failed: invalid literal for int() with base 10: 'index'"),
     (wrong.ZeroForFailure, "upstream", "failure-is-logged", "nothing was logged of it"),

@@ -147,7 +147,7 @@ def _why(seen: Observation, last: int) -> str:
     stopped = len(seen.probes) == last
     if last < 2:
         answered = last == 1 and not seen.probes[0].failed
-        return ": the one reading was answered, and not compared with another" if stopped and answered else ""
+        return ": it was answered, and compared with nothing later" if stopped and answered else ""
     before, now = seen.probes[last - 2], seen.probes[last - 1]
     if before.failed or now.failed or len(before.free) != len(now.free):
         return ""
