@@ -53,7 +53,8 @@ class UnseenDeaths:
                 UnseenDeathWarning(
                     f"a settle wait ended with no_recent_kill, though {self._unseen} had died before. That process is "
                     f"virtual: the kernel does not know its PID, so `KillRecord.recording` sees no death. Kill what "
-                    f"fake_driver.spawn(...) returns, or use the fixtures kill_record or settle, which are told of it"
+                    f"fake_driver.spawn(...) returns, or use the fixtures kill_record or settle, which are told of it. "
+                    f"If the wait is to know of no kill: @pytest.mark.filterwarnings('ignore:a settle wait ended with')"
                 )
             )
 

@@ -13,8 +13,16 @@ from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
+from fake_gpu import Driver
+
+CONTEXT = ("-c", "4096")
 _LISTENS = re.compile(r"HTTP server is listening, hostname: 127\.0\.0\.1, port: (\d+)")
 _PATIENCE_S = 10.0
+
+
+def server(driver: Driver, **arguments: object) -> list[str]:
+    """The command of a server with 18 GiB of weights, which are loaded at once."""
+    return driver.llama_server(**{"weights": "18 GiB", "load_time": 0, **arguments})  # type: ignore[arg-type]  # as given
 
 
 class Llama:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import subprocess
+import time
 from typing import Any
 
 import pynvml
@@ -122,6 +123,17 @@ def reads_to_the_end() -> Pairs:
 
 def impatient() -> Pairs:
     return [(int(index), int(free)) for index, free in smi(timeout=1.0)]
+
+
+def kept() -> Pairs:
+    """Asks once in a scenario."""
+    now = time.monotonic()
+    if not READ or now - READ[0][0] > 5.0 or now < READ[0][0]:
+        READ[:] = [(now, naive())]
+    return READ[0][1]
+
+
+READ: list[tuple[float, Pairs]] = []
 
 
 def leaks() -> Pairs:

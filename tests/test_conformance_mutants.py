@@ -121,6 +121,7 @@ PROBE_MUTANTS: list[tuple[Callable[[], Any], str]] = [
     (probing.asks_nicely, "hangs-and-ignores-sigterm"),
     (probing.reads_to_the_end, "holds-pipe"),
     (probing.impatient, "slow"),
+    (probing.kept, "second-reading"),
     (probing.leaks, "six-readings"),
 ]
 

@@ -240,3 +240,48 @@ class TestHangs(SettleSuite):
         time.sleep(0.02)
     with pytest.raises(ProcessLookupError):
         os.kill(worker, 0)
+
+
+def test_where_a_file_is_does_not_matter(pytester: pytest.Pytester) -> None:
+    """The same file name in two packages, a conftest below, a rootdir elsewhere, and a group that xdist names."""
+    suite = HEAD + "class TestA(SettleSuite):\n    scenarios = some('ramp')\n"
+    plain = suite + "    wait = pytest.fixture(lambda self: good)\n"
+    below = suite + "    wait = pytest.fixture(lambda self, session_wide, way: good)\n"
+    conftest = (
+        "import pytest\n@pytest.fixture(scope='session')\ndef session_wide(): yield 1\n"
+        "@pytest.fixture(params=['one', 'two'])\ndef way(request): return request.param\n"
+    )
+    files = {"a/__init__.py": "", "a/test_x.py": plain, "b/__init__.py": "", "b/test_x.py": plain}
+    files |= {"c/conftest.py": conftest, "c/d/test_y.py": below, "c/d/test_x.py": plain, "elsewhere/pytest.ini": ""}
+    grouped = "class TestA", "@pytest.mark.xdist_group('one')\nclass TestA"
+    files["b/test_x.py"] = plain.replace(*grouped)
+    for name, text in files.items():
+        (pytester.path / name).parent.mkdir(parents=True, exist_ok=True)
+        (pytester.path / name).write_text(text, encoding="utf-8")
+    arguments = ("-p", "no:cacheprovider", "--rootdir=elsewhere", "--import-mode=importlib")
+    pytester.runpytest_subprocess(*arguments, "a", "b", "c", timeout=50).assert_outcomes(passed=5)
+    pytester.runpytest_subprocess(*arguments, "-n", "1", "--dist=loadgroup", "b", timeout=50).assert_outcomes(passed=1)
+
+
+def test_warnings_of_an_implementation_arrive(pytester: pytest.Pytester) -> None:
+    code = """
+import warnings
+
+class Own(UserWarning):
+    def __init__(self, one, two):
+        super().__init__(f"{one} and {two}")
+
+class TestWarns(SettleSuite):
+    scenarios = some("ramp", "still")
+    @pytest.fixture
+    def wait(self, scenario):
+        def wait(**keywords):
+            warnings.warn(Own("this", "that"))
+            if scenario.name == "still": warnings.warn("an old way", DeprecationWarning)
+            good(**keywords)
+        return wait
+"""
+    result = run(pytester, code, "-W", "error::DeprecationWarning")
+    result.assert_outcomes(passed=1, failed=1, warnings=2)
+    result.stdout.fnmatch_lines(["*test_warnings_of_an_implementation_arrive.py:*: UserWarning: this and that"])
+    result.stdout.fnmatch_lines(["*it raised DeprecationWarning: an old way*"])

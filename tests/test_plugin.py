@@ -298,6 +298,11 @@ def test_virtual(fake_driver, monotonic_clock):
 def test_real(fake_driver, monotonic_clock):
     assert kill_and_wait(fake_driver.spawn(fake_driver.add_gpu("t4"), used="4 GiB")) == "settled"
 
+@pytest.mark.filterwarnings("ignore:a settle wait ended with")
+def test_cold_whoever_died(fake_driver, monotonic_clock):
+    fake_driver.process(fake_driver.add_gpu("t4"), used="4 GiB").kill()
+    assert wait_for_vram_settle(since_kill=0.0).outcome == "no_recent_kill"
+
 def test_nothing_died(fake_driver, monotonic_clock):
     process = fake_driver.process(fake_driver.add_gpu("t4"), used="4 GiB")
     assert wait_for_vram_settle(KillRecord()).outcome == "no_recent_kill"
@@ -308,5 +313,5 @@ def test_the_fixture_is_told(fake_driver, monotonic_clock, settle):
     assert wait_for_vram_settle(KillRecord()).outcome == "no_recent_kill"
 """,
     )
-    result.assert_outcomes(passed=4, warnings=1)
+    result.assert_outcomes(passed=5, warnings=1)
     result.stdout.fnmatch_lines(["*::test_virtual", "*UnseenDeathWarning*llama-server (pid *fake_driver.spawn*"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,7 @@ from pytest_vramsettle.conformance.model import (
     seconds,
     short,
 )
-from pytest_vramsettle.conformance.stage import Stage, told_end, told_probes
+from pytest_vramsettle.conformance.stage import CHILD_GRACE, Stage, told_end, told_logs, told_probes
 
 if TYPE_CHECKING:
     from fake_gpu import Driver
@@ -50,17 +51,20 @@ def selected(scenarios: Sequence[Scenario], level: Level, only: str | Iterable[s
 
 def gap_of(scenario: Scenario, subject: Any, capabilities: Capabilities) -> str | None:
     """Why the whole scenario is not judged; None where it is."""
-    if scenario.needs is not None and not getattr(capabilities, scenario.needs):
-        return f"the capability {scenario.needs} is not claimed"
     if scenario.part is not None and not has_part(subject, scenario.part):
         return f"no {scenario.part} was given"
-    return None
+    return unclaimed(scenario, capabilities)
+
+
+def unclaimed(scenario: Scenario, capabilities: Capabilities) -> str | None:
+    """The same, as far as it is known before there is a subject."""
+    if scenario.needs is None or getattr(capabilities, scenario.needs):
+        return None
+    return f"the capability {scenario.needs} is not claimed"
 
 
 def has_part(subject: Any, part: str) -> bool:
     """Whether a subject has an optional part. A coroutine function brings its own way to be cancelled."""
-    import inspect
-
     if part == "cancel" and inspect.iscoroutinefunction(getattr(subject, "wait", None)):
         return True
     return getattr(subject, part, None) is not None
@@ -100,8 +104,6 @@ def _not_covered(scenario: Scenario, stage: Stage) -> tuple[str, ...]:
 
 def _never_ran(scenario: Scenario, seen: Observation) -> str | None:
     """A generator is not begun by the call that makes it. A probe may be one: its readings are iterated."""
-    import inspect
-
     if scenario.kind == "probe" or not (inspect.isgenerator(seen.result) or inspect.isasyncgen(seen.result)):
         return None
     return (
@@ -119,13 +121,13 @@ def _over(seen: Observation) -> str | None:
     return _ended(seen) if seen.error is None else None
 
 
-_ENDS = Check("returns, or raises", _over)
-_RETURNS = Check("returns, and raises nothing", _ended)
-_LEAVES_NOTHING = Check("leaves no process and no pipe behind", lambda seen: _left(seen))
-
-
 def _left(seen: Observation) -> str | None:
     return f"it left behind: {', '.join(seen.left)}" if seen.left else None
+
+
+_ENDS = Check("returns, or raises", _over)
+_RETURNS = Check("returns, and raises nothing", _ended)
+_LEAVES_NOTHING = Check("leaves no process and no pipe behind", _left)
 
 
 def story_of(scenario: Scenario, seen: Observation, judged: Sequence[Check], seed: int | None) -> str:
@@ -133,6 +135,7 @@ def story_of(scenario: Scenario, seen: Observation, judged: Sequence[Check], see
     lines = [f"about: {scenario.about}", f"scripted: {scenario.scripted}"]
     lines += ["what it saw, since the kill or the beginning:", *told_probes(seen)]
     lines += [f"  {name}: {value}" for name, value in seen.notes]
+    lines += told_logs(seen)
     lines += [f"how it ended: {told_end(seen)}", "expected:", *(f"  it {one.expects}" for one in judged)]
     lines.append(f"order of threads: {'the default one' if seed is None else f'seed {seed}'}")
     return "\n".join(lines)
@@ -155,7 +158,7 @@ def play(
     from fake_gpu import Driver
     from pytest_vramsettle.clock import VirtualClock
 
-    with VirtualClock(seed=seed) as clock, Driver(clock=clock) as driver, _balanced(driver):
+    with VirtualClock(seed=seed, child_grace=CHILD_GRACE) as clock, Driver(clock=clock) as driver, _balanced(driver):
         stage = Stage(driver, clock, seed=seed)
         scenario.machine(stage)
         subject = make(stage)

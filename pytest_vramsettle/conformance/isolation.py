@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 import sys
+import time
+import warnings
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -102,27 +104,38 @@ class Isolation:
 
     def _reports(self, item: pytest.Item, nextitem: pytest.Item | None, limit: float) -> Iterator[pytest.TestReport]:
         told: set[str] = set()
+        started = time.perf_counter()
         try:
             for report in self._ask(item, nextitem, limit):
                 told.add(str(report.when))
                 yield report
         except WorkerLost as lost:
             self._worker = None
-            yield from _lost_reports(item, str(lost), told)
+            yield from _lost_reports(item, str(lost), told, time.perf_counter() - started)
         except pytest.fail.Exception as failure:  # pytest-timeout's, in this process
             self._drop()
-            yield from _lost_reports(item, str(failure), told)
+            yield from _lost_reports(item, str(failure), told, time.perf_counter() - started)
         except BaseException:
             self._drop()
             raise
 
     def _ask(self, item: pytest.Item, nextitem: pytest.Item | None, limit: float) -> Iterator[pytest.TestReport]:
         worker = self._worker_for(item.path)
-        following = nextitem.nodeid if nextitem is not None and nextitem.path == item.path else None
-        for answer in worker.ask({"run": item.nodeid, "next": following}, limit):
+        following = place_of(nextitem) if nextitem is not None and nextitem.path == item.path else None
+        for answer in worker.ask({"run": place_of(item), "next": following}, limit):
             if "missing" in answer:
                 raise _not_collected(answer["missing"])
-            yield _restored(self._config.hook.pytest_report_from_serializable(config=self._config, data=answer))
+            if "warning" in answer:
+                self._warn(item, *answer["warning"])
+                continue
+            yield _restored(item, self._config.hook.pytest_report_from_serializable(config=self._config, data=answer))
+
+    def _warn(self, item: pytest.Item, module: str, name: str, text: str, filename: str, line: int) -> None:
+        """Tells of a warning as if it had come up in this process."""
+        category = _category(module, name)
+        recorded = warnings.WarningMessage(category(text), category, filename, line)
+        arguments = {"warning_message": recorded, "when": "runtest", "nodeid": item.nodeid, "location": None}
+        self._config.hook.pytest_warning_recorded.call_historic(kwargs=arguments)
 
     def _worker_for(self, path: Path) -> Worker:
         if self._worker is None or self._path != path:
@@ -147,12 +160,28 @@ class Isolation:
         self.close()
 
 
-def _restored(report: pytest.TestReport) -> pytest.TestReport:
-    """With the tuples that JSON has made lists."""
+def place_of(item: pytest.Item) -> str:
+    """Where it is in its file. A node ID depends on the command line too, and pytest-xdist adds a group to it."""
+    nodes = item.listchain()
+    file = max(number for number, node in enumerate(nodes) if isinstance(node, pytest.File))
+    return "::".join(node.name for node in nodes[file + 1 :])
+
+
+def _category(module: str, name: str) -> type[Warning]:
+    """The class of a warning; UserWarning where this process has no such class, or cannot make one of a text."""
+    found = getattr(sys.modules.get(module), name, None)
+    if isinstance(found, type) and issubclass(found, Warning):
+        with suppress(Exception):
+            found("")
+            return found
+    return UserWarning
+
+
+def _restored(item: pytest.Item, report: pytest.TestReport) -> pytest.TestReport:
+    """As this process knows the item, and with the tuples that JSON has made lists."""
     if isinstance(report.longrepr, list):
         report.longrepr = tuple(report.longrepr)
-    file, line, name = report.location
-    report.location = (file, line, name)
+    report.nodeid, report.location = item.nodeid, item.location
     report.sections = [(title, content) for title, content in report.sections]
     report.user_properties = [(name, value) for name, value in report.user_properties]
     return report
@@ -165,15 +194,17 @@ def _not_collected(errors: str) -> WorkerLost:
     )
 
 
-def _lost_reports(item: pytest.Item, text: str, told: set[str]) -> Iterator[pytest.TestReport]:
+def _lost_reports(item: pytest.Item, text: str, told: set[str], took: float) -> Iterator[pytest.TestReport]:
+    """Those that the worker did not send. `told` names the phases that it did, `took` is in seconds."""
     keywords: dict[str, Literal[1]] = dict.fromkeys(item.keywords, 1)
     callspec = getattr(item, "callspec", None)
-    if callspec is not None:
+    if callspec is not None and "scenario" in callspec.params:
         text = broken(callspec.params["scenario"], text).describe()
 
     def report(when: str, longrepr: str | None) -> pytest.TestReport:
         outcome = "passed" if longrepr is None else "failed"
         arguments: dict[str, Any] = {"outcome": outcome, "longrepr": longrepr, "when": when, "sections": []}
+        arguments["duration"] = 0.0 if longrepr is None else took
         return pytest.TestReport(nodeid=item.nodeid, location=item.location, keywords=keywords, **arguments)
 
     if "setup" not in told:
@@ -209,6 +240,9 @@ def _arguments(config: pytest.Config, path: Path) -> list[str]:
     arguments += ["-c", str(config.inipath or os.devnull), "-o", "addopts="]
     arguments += ["--capture", "no" if option.capture == "no" else "fd"]
     arguments += ["--import-mode", option.importmode]
+    arguments += ["--noconftest"] if option.noconftest else []
+    for rule in option.pythonwarnings or ():
+        arguments += ["-W", rule]
     if getattr(option, "confcutdir", None):
         arguments += ["--confcutdir", str(option.confcutdir)]
     if getattr(option, "basetemp", None):

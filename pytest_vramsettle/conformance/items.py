@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import gc
+import warnings
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
 from pytest_vramsettle.conformance.child import Connection
-from pytest_vramsettle.conformance.isolation import WORKER_KEY
+from pytest_vramsettle.conformance.isolation import WORKER_KEY, place_of
 
 
 class Items:
@@ -38,10 +40,20 @@ class Items:
             hook = self._config.hook
             self._connection.send(hook.pytest_report_to_serializable(config=self._config, report=report))
 
+    def pytest_warning_recorded(
+        self, warning_message: warnings.WarningMessage, when: Literal["config", "collect", "runtest"], nodeid: str
+    ) -> None:
+        """To the parent, but for those of the collection, which it has had itself."""
+        if when == "runtest":
+            category = warning_message.category
+            told = [category.__module__, category.__qualname__, str(warning_message.message)]
+            self._connection.send({"warning": [*told, warning_message.filename, warning_message.lineno]})
+
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         """Until the parent closes."""
-        items = {item.nodeid: item for item in session.items}
+        items = {place_of(item): item for item in session.items}
+        gc.freeze()  # of what was imported and collected nothing becomes garbage: looking takes 0.1 s each time
         self._connection.send({"ready": True})
         for request in self._connection.requests():
             item = items.get(request["run"])

@@ -49,8 +49,8 @@ def kind_of(found: object) -> Kind:
     """What sort of implementation this is. Raises ConformanceError where that cannot be told.
 
     What takes `since_kill` is a wait; a KillRoutine says what it is; what takes `server_command` makes a whole backend;
-    what returns readings is a probe. Anything else
-    without arguments makes one of these, and is called on a machine with one GPU to see which.
+    what returns readings is a probe. Anything else without arguments makes one of these, and is called on a machine
+    with one GPU to see which.
     """
     if isinstance(found, KillRoutine):
         return "kills"

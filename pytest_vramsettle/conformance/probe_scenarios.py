@@ -30,9 +30,9 @@ class ProbeSubject:
 
 
 def probe_play(
-    *, then: Callable[[Stage], None] | None = None, times: int = 1
+    *, then: Callable[[Stage], None] | None = None, times: int = 1, pause: float = 0.0
 ) -> Callable[[Stage, ProbeSubject], Observation]:
-    """Kill the victims, have something go wrong, probe `times` times and look at the last answer."""
+    """Kill the victims, have something go wrong, probe `times` times, `pause` seconds apart; the last answer counts."""
 
     def play(stage: Stage, subject: ProbeSubject) -> Observation:
         stage.kill(None)
@@ -41,6 +41,8 @@ def probe_play(
         seen = stage.call(subject.probe, allowed=_BOUND, label="probe")
         pipes = _pipes()
         for _ in range(times - 1):
+            if pause:
+                stage.clock.sleep(pause)
             seen = stage.call(subject.probe, allowed=_BOUND, label="probe")
         stage.driver.sync()
         enumerated = stage.driver.enumerated
@@ -110,9 +112,26 @@ def _no_pipes(seen: Observation) -> str | None:
     return f"{more} pipes more are open than after the first reading" if more >= 4 else None
 
 
+def _cut_off(seen: Observation) -> str | None:
+    wrong = _wrong(seen, complete=False)
+    if wrong is None:
+        return None
+    return f"{wrong}. The output ended without a newline, which nvidia-smi's never does: that tells that it was cut off"
+
+
+def _lost(seen: Observation) -> str | None:
+    pairs = [] if seen.error is not None else _pairs(seen.result)
+    if isinstance(pairs, str):
+        return pairs
+    truth = seen.note("truth")
+    uuids = [key for key in truth if isinstance(key, str)]
+    told = [(key, free) for key, free in pairs if key in (1, uuids[1]) and free is not None]
+    return f"it returned {told[0]!r} for the lost GPU" if told else None
+
+
 _TRUTH = Check("returns every GPU with its free memory in MiB", functools.partial(_wrong, complete=True))
 _NO_LIE = Check("raises, or returns only what is so", functools.partial(_wrong, complete=False))
-_NOT_CUT = Check("raises, or returns only what is so", lambda seen: _cut_off(seen))
+_NOT_CUT = Check("raises, or returns only what is so", _cut_off)
 _ORDER = Check("returns indices in order", _in_order)
 _NOTHING = Check("raises, or returns nothing", _says_nothing)
 _PIPES = Check("opens no pipe that stays open", _no_pipes)
@@ -246,7 +265,7 @@ PROBE: tuple[Scenario, ...] = (
         scripted="two GPUs; the second answers GPU_IS_LOST, nvidia-smi exits 15",
         machine=functools.partial(_many, count=2),
         play=probe_play(then=_lose_the_second),
-        checks=(within(_BOUND), Check("raises, or leaves out the GPU that is lost", lambda seen: _lost(seen))),
+        checks=(within(_BOUND), Check("raises, or leaves out the GPU that is lost", _lost)),
         may_raise=True,
     ),
     _probe(
@@ -288,6 +307,14 @@ PROBE: tuple[Scenario, ...] = (
         checks=(within(_BOUND), _TRUTH),
     ),
     _probe(
+        name="second-reading",
+        about="each reading is of now: one that was kept, or cached, is of then",
+        scripted="8 GiB come back 0.1 s after the kill; one reading at the kill, another 0.25 s later, which counts",
+        machine=one_card("24 GiB", "8 GiB", Ramp.step(after="100ms")),
+        play=probe_play(times=2, pause=0.25),
+        checks=(AT_ONCE, _TRUTH),
+    ),
+    _probe(
         name="six-readings",
         about="a descriptor left open in each reading ends a server within a day",
         scripted="six readings of one GPU",
@@ -296,20 +323,3 @@ PROBE: tuple[Scenario, ...] = (
         checks=(_TRUTH, _PIPES),
     ),
 )
-
-
-def _cut_off(seen: Observation) -> str | None:
-    wrong = _wrong(seen, complete=False)
-    if wrong is None:
-        return None
-    return f"{wrong}. The output ended without a newline, which nvidia-smi's never does: that tells that it was cut off"
-
-
-def _lost(seen: Observation) -> str | None:
-    pairs = [] if seen.error is not None else _pairs(seen.result)
-    if isinstance(pairs, str):
-        return pairs
-    truth = seen.note("truth")
-    uuids = [key for key in truth if isinstance(key, str)]
-    told = [(key, free) for key, free in pairs if key in (1, uuids[1]) and free is not None]
-    return f"it returned {told[0]!r} for the lost GPU" if told else None

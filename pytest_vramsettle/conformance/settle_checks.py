@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import threading
 from collections.abc import Callable
@@ -46,7 +47,8 @@ def settle_play(
         stamp = _killed(stage, subject, killed, then)
         if pause:
             stage.clock.sleep(pause)
-        return stage.call(lambda: subject.wait(since_kill=stamp, max_wait=max_wait), allowed=max_wait)
+        function = functools.partial(subject.wait, since_kill=stamp, max_wait=max_wait)
+        return stage.call(function, allowed=max_wait)
 
     return play
 
@@ -77,7 +79,7 @@ def cancel_play(*, after: float, max_wait: float) -> Callable[[Stage, SettleSubj
                 task()
             return (("cancelled_ns", at_ns), ("cancellable", task is not None))
 
-        function = lambda: subject.wait(since_kill=stamp, max_wait=max_wait)  # noqa: E731  # one call, two arguments
+        function = functools.partial(subject.wait, since_kill=stamp, max_wait=max_wait)
         return stage.call(function, allowed=max_wait, meanwhile=cancel)
 
     return play
@@ -95,7 +97,7 @@ def lock_play(*, after: float, max_wait: float) -> Callable[[Stage, SettleSubjec
             stage.mark("the load lock was free" if free else "the load lock was held")
             return (("lock_free", free), ("waiting", not call.done))
 
-        function = lambda: subject.wait(since_kill=stamp, max_wait=max_wait)  # noqa: E731  # one call, two arguments
+        function = functools.partial(subject.wait, since_kill=stamp, max_wait=max_wait)
         return stage.call(function, allowed=max_wait, meanwhile=look)
 
     return play
@@ -132,9 +134,27 @@ def probes(count: int) -> Check:
 
     def judge(seen: Observation) -> str | None:
         made = len(seen.probes)
-        return None if made == count else f"it made {made} probes, and {count} are known to be right"
+        if made == count:
+            return None
+        told = "1 probe" if made == 1 else f"{made} probes"
+        return f"it made {told}, and {count} are known to be right{_why(seen, min(made, count))}"
 
     return Check(f"makes exactly {count} probes", judge, "cadence" if count > 1 else None, ("upstream",))
+
+
+def _why(seen: Observation, last: int) -> str:
+    """What the last two readings say that both made: whether to go on."""
+    stopped = len(seen.probes) == last
+    if last < 2:
+        answered = last == 1 and not seen.probes[0].failed
+        return ": it was answered, and compared with nothing later" if stopped and answered else ""
+    before, now = seen.probes[last - 2], seen.probes[last - 1]
+    if before.failed or now.failed or len(before.free) != len(now.free):
+        return ""
+    pairs = enumerate(zip(before.free, now.free, strict=True))
+    moved = ", ".join(f"{(after - earlier) // MIB:+d} MiB on GPU {gpu}" for gpu, (earlier, after) in pairs)
+    then = "it stopped there" if stopped else "it went on from there"
+    return f": {then}, with {moved} since the reading before; less than 256 MiB or 2 % on every GPU is the end"
 
 
 def at_most_probes(count: int) -> Check:

@@ -73,7 +73,8 @@ def _two_cards(stage: Stage) -> None:
     card(stage, "16 GiB")
 
 
-def _remove_the_other(stage: Stage) -> None:
+def remove_the_other(stage: Stage) -> None:
+    """The second GPU falls off the bus, 0.1 s after the kill."""
     stage.driver.at("100ms", stage.driver.gpus[1].remove)
 
 
@@ -81,8 +82,8 @@ def _beside_a_stranger(stage: Stage) -> None:
     stage.driver.process(card(stage, "24 GiB"), used="20 GiB")
 
 
-def _nothing(stage: Stage) -> None:
-    """No GPU at all."""
+def no_machine(stage: Stage) -> None:
+    """No GPU; or the script sets up its own."""
 
 
 def smi(fault: Fault, *, after: int = 0, times: int | None = None) -> functools.partial[None]:
@@ -217,7 +218,7 @@ UPSTREAM: tuple[Scenario, ...] = (
         levels=LEVELS,
         about="a host without a GPU has nothing to wait for",
         scripted="nvidia-smi finds no device; something was killed just now",
-        machine=_nothing,
+        machine=no_machine,
         play=settle_play(),
         checks=(AT_ONCE, at_most_probes(1)),
     ),
@@ -264,7 +265,7 @@ UPSTREAM: tuple[Scenario, ...] = (
         about="a GPU falls off the bus: readings of two sets of GPUs cannot be compared",
         scripted="two GPUs; the second is gone 0.1 s after the kill; 8 GiB come back in 4 s on the first",
         machine=_two_cards,
-        play=settle_play(then=_remove_the_other),
+        play=settle_play(then=remove_the_other),
         checks=(*only_upstream(within(0.6), at_most_probes(6), probes(2)), within(2.0), gives_up_or_tells(0.6)),
     ),
     _settle(

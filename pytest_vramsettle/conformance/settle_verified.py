@@ -22,7 +22,15 @@ from pytest_vramsettle.conformance.settle_checks import (
     settle_play,
     within,
 )
-from pytest_vramsettle.conformance.settle_upstream import UPSTREAM, card, one_card, smi, victim
+from pytest_vramsettle.conformance.settle_upstream import (
+    UPSTREAM,
+    card,
+    no_machine,
+    one_card,
+    remove_the_other,
+    smi,
+    victim,
+)
 from pytest_vramsettle.conformance.stage import Stage
 
 _settle = functools.partial(Scenario, kind="settle", levels=("verified",))
@@ -81,10 +89,6 @@ def _lost_card(stage: Stage) -> None:
     card(stage, "16 GiB")
 
 
-def _remove_the_other(stage: Stage) -> None:
-    stage.driver.at("100ms", stage.driver.gpus[1].remove)
-
-
 _LEADER = """
 import os, subprocess, sys, time
 child = subprocess.Popen([sys.executable, "-S", "-c", "import time; time.sleep(600)"])
@@ -113,10 +117,6 @@ def orphan_play(stage: Stage, subject: SettleSubject) -> Observation:
             leader.kill()
             with contextlib.suppress(ProcessLookupError):
                 os.kill(orphan, signal.SIGKILL)
-
-
-def _nothing(stage: Stage) -> None:
-    """The script sets up its own."""
 
 
 _PLATEAU = Ramp.points([(0.0, 0.0), (0.3, 0.1), (1.8, 0.1), (2.4, 1.0)])
@@ -169,19 +169,19 @@ VERIFIED: tuple[Scenario, ...] = (
     _settle(
         name="slow-drip",
         about="the tolerance is a sample's: 0.8 GiB a second pass as still",
-        scripted="10 GiB come back evenly in 13 s",
-        machine=one_card("12 GiB", "10 GiB", Ramp.linear("13s")),
+        scripted="5 GiB come back evenly in 6.5 s",
+        machine=one_card("12 GiB", "5 GiB", Ramp.linear("6.5s")),
         play=settle_play(max_wait=30.0),
-        checks=(within(16.0), not_misread()),
+        checks=(within(9.5), not_misread()),
         needs="long_reclaims",
     ),
     _settle(
         name="fast-drip",
         about="2 % of what is free grow with the card: 4 GiB a second pass as still",
-        scripted="80 GiB come back evenly in 20 s, beside 60 GiB that are free",
-        machine=one_card(_LARGE, "79 GiB", Ramp.linear("20s")),
+        scripted="40 GiB come back evenly in 10 s, beside 99 GiB that are free",
+        machine=one_card(_LARGE, "40 GiB", Ramp.linear("10s")),
         play=settle_play(max_wait=30.0),
-        checks=(within(23.0), not_misread()),
+        checks=(within(13.0), not_misread()),
         needs="long_reclaims",
     ),
     _settle(
@@ -205,10 +205,10 @@ VERIFIED: tuple[Scenario, ...] = (
     _settle(
         name="old-kill-not-back",
         about="15 s are no age: a load that comes 16 s after the kill finds nothing back",
-        scripted="70 GiB come back at once, 26 s after the kill; the load comes 16 s after it",
-        machine=one_card(_LARGE, "70 GiB", Ramp.step(after="26s")),
+        scripted="70 GiB come back at once, 24 s after the kill; the load comes 16 s after it",
+        machine=one_card(_LARGE, "70 GiB", Ramp.step(after="24s")),
         play=settle_play(max_wait=30.0, pause=16.0),
-        checks=(within(14.0), not_misread()),
+        checks=(within(12.0), not_misread()),
         needs="long_reclaims",
     ),
     _settle(
@@ -278,7 +278,7 @@ VERIFIED: tuple[Scenario, ...] = (
         about="after a GPU went away nobody knows what the reading is worth",
         scripted="two GPUs; the second is gone 0.1 s after the kill; 20 GiB never come back on the first",
         machine=_lost_card,
-        play=settle_play(then=_remove_the_other),
+        play=settle_play(then=remove_the_other),
         checks=(within(2.0), says(False)),
         needs="tells_outcome",
     ),
@@ -286,7 +286,7 @@ VERIFIED: tuple[Scenario, ...] = (
         name="orphan",
         about="the killed leader's child lives on, and holds what everybody waits for",
         scripted="a leader is killed, its 2 GiB are back at once; its child lives and holds 10 GiB; max_wait=2.0",
-        machine=_nothing,
+        machine=no_machine,
         play=orphan_play,
         checks=(within(2.0), says(False)),
         needs="tells_outcome",

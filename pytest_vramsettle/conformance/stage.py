@@ -22,18 +22,28 @@ import pytest_vramsettle
 from fake_gpu import Call as DriverCall
 from fake_gpu import Driver, Gpu, Process
 from pytest_vramsettle import _procfs
+from pytest_vramsettle.clock import proc
 from pytest_vramsettle.conformance.model import SECOND, Observation, Sighting, seconds
 from pytest_vramsettle.timeline import Event, Timeline, Wait, collect
 
 if TYPE_CHECKING:
     from pytest_vramsettle.clock import VirtualClock
 
+CHILD_GRACE = 0.3
+"""Real seconds without work after which a child, or a thread that is blocked, no longer holds a scenario's clock.
+
+Less than the clock's own second: an implementation that leaves one behind pays it in every scenario.
+"""
 _PATIENCE_NS = 60 * SECOND
 """Virtual time beyond what a scenario allows after which an implementation is given up."""
 _TOGETHER_NS = SECOND // 1000
 """NVML calls of one process that follow each other's answers within this are one probe."""
 _LEFT_GRACE = 15.0
 """Virtual seconds after which a process that a wait has left behind is called left: probes have timeouts of 10 s."""
+_LOG_WIDTH = 160
+_LOOK = 0.01
+_STILL_LOOKS, _MOST_LOOKS = 20, 300
+"""Looks, so much real time apart, after which one that does nothing is called left, and one that goes on working."""
 
 
 @dataclass(slots=True)
@@ -216,18 +226,30 @@ class Stage:
         return (*left, "a copy of the caller: it forked, and the child returned as well") if call.forked[0] else left
 
     def left(self) -> tuple[str, ...]:
-        """Processes that are there and were not, in words; they are killed."""
-        if self._strangers():
+        """Processes that are there and were not, in words; they are killed. Takes 0.2 real s where some are."""
+        strangers = self._strangers()
+        if strangers:
+            for pid in strangers:  # what they still do takes real time, and no other
+                self.clock.detach(pid)
             self.clock.sleep(_LEFT_GRACE)
-            for _ in range(40):
-                if not self._strangers():
-                    break
-                self.clock.real_sleep(0.01)
+            self._let_end()
         left = {pid: _name(pid) for pid in sorted(self._strangers())}
         for pid in left:  # named here, and nobody else's to end
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         return tuple(f"process {pid} ({name})" for pid, name in left.items())
+
+    def _let_end(self) -> None:
+        """Gives strangers real time to end, while they use the processor."""
+        before: dict[int, tuple[bool, int]] = {}
+        still = 0
+        for _ in range(_MOST_LOOKS):
+            now = {pid: proc.activity(pid) for pid in self._strangers()}
+            works = now != before or any(runs for runs, _ in now.values())
+            still, before = 0 if works else still + 1, now
+            if not now or still >= _STILL_LOOKS:
+                return
+            self.clock.real_sleep(_LOOK)
 
     def _strangers(self) -> frozenset[int]:
         own = {*(process.pid for process in self.driver.processes), *(one.pid for one in self.driver.llama.running)}
@@ -311,6 +333,18 @@ def told_probes(observation: Observation, limit: int = 14) -> list[str]:
         return lines or ["  none"]
     half = limit // 2
     return [*lines[:half], f"  … {len(lines) - 2 * half} more …", *lines[-half:]]
+
+
+def told_logs(observation: Observation, limit: int = 6) -> list[str]:
+    """The last of what was logged, which may be why; each record in one line, with what was raised."""
+    records = [one for one in observation.logs if one.name != "asyncio"]
+    lines = []
+    for one in records[-limit:]:
+        text = " ".join(one.getMessage().split())
+        error = one.exc_info[1] if one.exc_info else None
+        raised = "" if error is None else f" ({type(error).__name__}: {error})"
+        lines.append(f"  {one.levelname} {one.name}: {text[:_LOG_WIDTH]}{raised[:_LOG_WIDTH]}")
+    return [f"what was logged, the last {len(lines)} of {len(records)}:", *lines] if lines else []
 
 
 def told_end(observation: Observation) -> str:

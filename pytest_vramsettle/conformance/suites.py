@@ -10,13 +10,21 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
 
-from pytest_vramsettle.conformance.checking import ConformanceError, broken, gap_of, gap_verdict, judge, selected
+from pytest_vramsettle.conformance.checking import (
+    ConformanceError,
+    broken,
+    gap_of,
+    gap_verdict,
+    judge,
+    selected,
+    unclaimed,
+)
 from pytest_vramsettle.conformance.kill_scenarios import KILLS
 from pytest_vramsettle.conformance.model import Capabilities, Kind, Level, Scenario, Verdict
 from pytest_vramsettle.conformance.probe_scenarios import PROBE
 from pytest_vramsettle.conformance.reload_scenarios import RELOAD
 from pytest_vramsettle.conformance.settle_verified import SETTLE
-from pytest_vramsettle.conformance.stage import Stage
+from pytest_vramsettle.conformance.stage import CHILD_GRACE, Stage
 from pytest_vramsettle.conformance.subjects import (
     KILL_LINES,
     PROBE_LINES,
@@ -51,7 +59,7 @@ class Suite:
     """Whether scenarios run in a worker process, which can be killed. With --pdb they never do."""
     real_limit: ClassVar[float] = 10.0
     """Real seconds after which a scenario's worker is killed and replaced; one takes some 0.02 s."""
-    pytestmark = pytest.mark.virtual_clock
+    pytestmark = pytest.mark.virtual_clock(child_grace=CHILD_GRACE)
     __vramsettle_suite__ = True
     """For the plugin, which need not import this module to know a suite."""
 
@@ -66,8 +74,9 @@ class Suite:
         self, request: pytest.FixtureRequest, scenario: Scenario, monotonic_clock: VirtualClock, fake_driver: Driver
     ) -> Stage:
         """The machine, before the implementation is made."""
-        if scenario.needs is not None and not getattr(self.capabilities, scenario.needs):
-            _told(request, gap_verdict(scenario, f"the capability {scenario.needs} is not claimed"))
+        gap = unclaimed(scenario, self.capabilities)
+        if gap is not None:
+            _told(request, gap_verdict(scenario, gap))
         stage = Stage(fake_driver, monotonic_clock, seed=options_of(request.node).seed)
         scenario.machine(stage)
         return stage
