@@ -23,12 +23,13 @@ PART_NUMBER_LIMIT = 79
 DRIVER_VERSION: Final = re.compile(r"[0-9]{1,4}(\.[0-9]{1,4}){1,3}")
 """590.48.01, 384.81; other platforms have other lengths. NVML's buffer has 80 bytes."""
 CUDA_VERSION: Final = re.compile(r"[0-9]{1,3}\.[0-9]{1,2}")
-_CONTROLS: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+CONTROLS: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+"""What ends a line or moves the cursor."""
 
 
 def is_one_line(value: str) -> bool:
     """Whether it has no character that ends a line or moves the cursor."""
-    return not _CONTROLS.search(value)
+    return not CONTROLS.search(value)
 
 
 def text(value: object, limit: int = NAME_LIMIT, forbidden: str = "") -> str:

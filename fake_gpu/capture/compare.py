@@ -15,6 +15,7 @@ from fake_gpu.capture.seen import Seen, SeenCard, SeenProcess
 from fake_gpu.driver import Driver
 from fake_gpu.errors import InvalidValue
 from fake_gpu.smi.answer import answer
+from fake_gpu.smi.monitors import ENGINES
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +65,7 @@ def _driver(machine: Machine, seen: Seen) -> Driver:
 
 def _seen(machine: Machine, shot: Shot) -> Seen:
     """The state in which the command was run, with what its own output says over it."""
-    state = machine.states.get(shot.state) or next(iter(machine.states.values()))
+    state = _state(machine, shot)
     if shot.option == "-q":
         return _over(read_log(shot, Findings(shot.command)).seen, state)
     if shot.option == "--query-gpu":
@@ -75,6 +76,11 @@ def _seen(machine: Machine, shot: Shot) -> Seen:
     if not shot.arguments:
         return _of_table(shot.text, state)
     return replace(state, when=tables.read_stamp(shot.text))
+
+
+def _state(machine: Machine, shot: Shot) -> Seen:
+    """The state in which the command was run, or else the first."""
+    return machine.states.get(shot.state) or next(iter(machine.states.values()))
 
 
 def _over(seen: Seen, state: Seen) -> Seen:
@@ -108,7 +114,7 @@ def _of_table(text: str, state: Seen) -> Seen:
 
 def _monitored(machine: Machine, shot: Shot) -> Iterator[str]:
     _, rounds = tables.read_monitor(shot.text)
-    state = machine.states.get(shot.state) or next(iter(machine.states.values()))
+    state = _state(machine, shot)
     for place, rows in enumerate(rounds):
         cards = tuple(_card_of_rows(index, card, rows) for index, card in enumerate(state.cards))
         yield answer(_driver(machine, Seen(cards)), *shot.arguments, header=place == 0).text
@@ -127,7 +133,6 @@ _DMON_FIELDS = {
     "mclk": ("clocks.current.memory", "{} MHz"),
     "pclk": ("clocks.current.graphics", "{} MHz"),
 }
-_ENGINES = ("sm", "mem", "enc", "dec", "jpg", "ofa")
 
 
 def _card_of_rows(index: int, card: SeenCard, rows: list[dict[str, str]]) -> SeenCard:
@@ -145,7 +150,7 @@ def _card_of_rows(index: int, card: SeenCard, rows: list[dict[str, str]]) -> See
 
 
 def _process_of_row(row: dict[str, str], known: dict[int, SeenProcess]) -> SeenProcess:
-    percent = {engine: int(row[engine]) for engine in _ENGINES if row.get(engine, "-").isdigit()}
+    percent = {engine: int(row[engine]) for engine in ENGINES if row.get(engine, "-").isdigit()}
     like = known.get(int(row["pid"])) or SeenProcess(int(row["pid"]), row["command"], mib=0)
     return replace(like, percent=percent)
 

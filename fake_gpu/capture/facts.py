@@ -21,6 +21,7 @@ from fake_gpu.profile import (
     Profile,
     Temperature,
 )
+from fake_gpu.smi.columns import plain
 from fake_gpu.smi.layout import columns
 from fake_gpu.smi.layout import write as write_layout
 from fake_gpu.smi.run import Reading
@@ -204,11 +205,6 @@ def _mig_device(instance: SeenInstance, architecture: str) -> MigDevice:
         bar1_mib=instance.bar1_total,
         **instance.counts,
     )
-
-
-def plain(text: str) -> str:
-    """What is said, however it is bracketed."""
-    return text[1:-1] if text[:1] == "[" and text[-1:] == "]" else text
 
 
 def quoted(profile: Profile, reading: Reading, fields: dict[str, str]) -> Profile:

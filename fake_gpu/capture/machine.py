@@ -10,7 +10,7 @@ import msgspec
 
 from fake_gpu.capture import memory, tables
 from fake_gpu.capture.consistency import check_agreement, check_card
-from fake_gpu.capture.facts import SHARED_MIB, optional, plain, profile_of, quoted, watts
+from fake_gpu.capture.facts import SHARED_MIB, optional, profile_of, quoted, watts
 from fake_gpu.capture.files import Shot, read_file, shots_of
 from fake_gpu.capture.findings import Findings, counted
 from fake_gpu.capture.live import MODELLED, is_live
@@ -21,6 +21,7 @@ from fake_gpu.errors import InvalidValue
 from fake_gpu.gpu import Gpu
 from fake_gpu.profile import Profile
 from fake_gpu.smi.arguments import Request
+from fake_gpu.smi.columns import plain
 from fake_gpu.smi.layout import columns
 from fake_gpu.smi.run import Reading, Run, cuts_mib
 from fake_gpu.units import MIB

@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 
 from fake_gpu.capture.entries import Entry
+from fake_gpu.smi.columns import has_no_value
 from fake_gpu.smi.layout import OLDER, Node, columns, shape, template, usual
 
 
@@ -99,7 +100,7 @@ def _bound(entry: Entry, value: str, usual_value: str, said: list[Said]) -> str:
     before = next((one.text for one in said if one.name == pattern.name and one.text is not None), None)
     if text is not None:
         column = columns()[pattern.name]
-        if text == "N/A" or text.startswith("Requested functionality"):
+        if has_no_value(text):
             text = f"[{text}]"
         elif pattern.bare and column.unit:
             text = f"{text} {column.unit}"

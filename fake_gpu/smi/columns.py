@@ -13,6 +13,16 @@ Value = str | int | float | None
 """A number gets its unit, None is `[N/A]`, a text is printed as it is."""
 
 
+def plain(text: str) -> str:
+    """What is said, however it is bracketed."""
+    return text[1:-1] if text[:1] == "[" and text[-1:] == "]" else text
+
+
+def has_no_value(text: str) -> bool:
+    """Whether -q prints this in place of a value: the card has none."""
+    return text == "N/A" or text.startswith("Requested functionality")
+
+
 class Quantity(str):
     """A number that is kept as text, and gets its unit like one."""
 

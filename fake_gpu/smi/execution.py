@@ -20,6 +20,7 @@ from fake_gpu.smi.selection import select
 if TYPE_CHECKING:
     from fake_gpu.driver import Driver
     from fake_gpu.fault import Fault
+    from fake_gpu.gpu import Gpu
 
 _U32: Final = struct.Struct("<I")
 _CHUNK: Final = (1 << 20) - 1
@@ -45,10 +46,9 @@ class Execution:
 
 
 @dataclass(frozen=True, slots=True)
-class _Plan:
-    """What follows from a request's bytes alone. `refusal`: the answer to bad arguments."""
+class Plan:
+    """What follows from the arguments alone. `refusal`: the answer to bad ones. `needs_gpus`: it is about GPUs."""
 
-    command_line: str
     request: Request
     needs_gpus: bool
     refusal: Output | None = None
@@ -56,28 +56,34 @@ class _Plan:
     asks_for_fields: bool = False
     """It is refused for a field that a card's own profile may know."""
 
+    def selected(self, counted: tuple[Gpu, ...]) -> tuple[Gpu, ...]:
+        """Those of all GPUs that it reports."""
+        return select(counted, self.request.ids) if self.needs_gpus or self.asks_for_fields else ()
+
 
 def execute(driver: Driver, frame: bytes, pid: int) -> Execution:
     """Answers one run of process `pid`, and logs it. Raises BadRequest for a frame that our executable never sends."""
-    return _round(driver, _plan(frame), pid, 1)
+    command_line, plan = _read(frame)
+    return _round(driver, command_line, plan, pid, 1)
 
 
-def _round(driver: Driver, plan: _Plan, pid: int, number: int) -> Execution:
+def _round(driver: Driver, command_line: str, plan: Plan, pid: int, number: int) -> Execution:
     """One output of a run; a loop has several, and each is a call of its own to faults and the log."""
     now = driver.sync()
     counted = driver.enumerated
-    gpus = select(counted, plan.request.ids) if plan.needs_gpus or plan.asks_for_fields else ()
+    gpus = plan.selected(counted)
     fortune = _FORTUNE
     faults: tuple[Fault, ...] = ()
     if driver.has_faults:
         reported = frozenset([gpu.uuid for gpu in gpus])
-        met = driver.injections_met("nvidia-smi", plan.command_line, reported)
+        met = driver.injections_met("nvidia-smi", command_line, reported)
         faults = tuple([injection.fault for injection in met])
         fortune = add_up(met, reported)
     request = plan.request if number == 1 else replace(plan.request, header=False)
-    output = _output(plan, Run(driver, request, counted, gpus, now, fortune.failures), fortune)
+    run = Run(driver, request, counted, gpus, now, fortune.failures)
+    output = _misfortunes(plan, run, fortune) or output_of(plan, run)
     code, delay_ns = (None, None) if fortune.delay_ns == NEVER else (output.code, fortune.delay_ns)
-    driver.log.write(("nvidia-smi", plan.command_line, pid, now, code, faults, plan.covered, delay_ns))
+    driver.log.write(("nvidia-smi", command_line, pid, now, code, faults, plan.covered, delay_ns))
     first = _IGNORE_SIGTERM if fortune.ignores_sigterm else _WAIT if fortune.delay_ns else b""
     if number == 1 and request.filename is not None:
         first += _into_file(request.filename)
@@ -88,7 +94,7 @@ def _round(driver: Driver, plan: _Plan, pid: int, number: int) -> Execution:
         _orders(output, fortune, ends=False),
         fortune.delay_ns,
         request.every_ns,
-        lambda: _round(driver, plan, pid, number + 1),
+        lambda: _round(driver, command_line, plan, pid, number + 1),
     )
 
 
@@ -98,9 +104,15 @@ def _into_file(name: str) -> bytes:
     return _U32.pack(len(order)) + order
 
 
-def _output(plan: _Plan, run: Run, fortune: Misfortune) -> Output:
+def _misfortunes(plan: Plan, run: Run, fortune: Misfortune) -> Output | None:
+    """What faults make it print instead of everything else."""
     if fortune.exit_status is not None or (fortune.nvml_error and plan.needs_gpus):
         return fortune.output(run.driver_version)
+    return None
+
+
+def output_of(plan: Plan, run: Run) -> Output:
+    """What a run with this plan prints where nothing goes wrong."""
     if plan.refusal is not None and not (plan.asks_for_fields and modes.cards_know(run)):
         return plan.refusal
     if (plan.needs_gpus or plan.asks_for_fields) and not run.gpus:
@@ -123,17 +135,22 @@ def _orders(output: Output, fortune: Misfortune, *, ends: bool = True) -> bytes:
 
 
 @lru_cache(maxsize=512)
-def _plan(frame: bytes) -> _Plan:
+def _read(frame: bytes) -> tuple[str, Plan]:
+    """The command line and the plan of a request."""
     arguments = strings_of(frame)[1:-2]  # the rest: its own name, its working directory, its terminal
-    command_line = " ".join(["nvidia-smi", *arguments])
+    return " ".join(["nvidia-smi", *arguments]), plan_of(tuple(arguments))
+
+
+def plan_of(arguments: tuple[str, ...]) -> Plan:
+    """What is to be done for these arguments."""
     request = Request()
     try:
-        request = parse(tuple(arguments))
+        request = parse(arguments)
         modes.check(request)
     except RefusedError as refused:
         said = Output(refused.text, refused.code)
-        return _Plan(command_line, request, False, said, refused.covered, request.mode == "query-gpu")
-    return _Plan(command_line, request, request.mode not in modes.NEED_NO_GPU)
+        return Plan(request, False, said, refused.covered, request.mode == "query-gpu")
+    return Plan(request, request.mode not in modes.NEED_NO_GPU)
 
 
 def broken() -> Execution:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from fake_gpu.nvml.codes import CODES, TEXTS
-from fake_gpu.smi.run import Output, Run
+from fake_gpu.smi.run import Output, Run, library_version
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,7 +44,7 @@ def initialisation(error: int, driver_version: str) -> tuple[str, int]:
     if error == CODES["LIB_RM_VERSION_MISMATCH"]:
         return (
             f"Failed to initialize NVML: Driver/library version mismatch\n"
-            f"NVML library version: {'.'.join(driver_version.split('.')[:2])}\n"
+            f"NVML library version: {library_version(driver_version)}\n"
         ), code
     return f"Failed to initialize NVML: {TEXTS.get(error, TEXTS[CODES['UNKNOWN']])}\n", code
 

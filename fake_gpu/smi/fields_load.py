@@ -6,7 +6,7 @@ from typing import Final
 
 from fake_gpu.derived import averages_power, clock_mhz, counts_sram_errors, margin_to_slowdown
 from fake_gpu.smi.columns import Column, Value
-from fake_gpu.smi.fields import DEPRECATED, fact, fixed, fixed_all, live, switch
+from fake_gpu.smi.fields import DEPRECATED, field, fixed, fixed_all, switch
 from fake_gpu.smi.run import Reading
 
 
@@ -15,18 +15,18 @@ def _unless_mig(reading: Reading, percent: int) -> Value:
 
 
 MEMORY: Final[tuple[Column, ...]] = (
-    live("memory.total", "MiB", lambda r: r.run.mib(r.memory.total) if r.gpu.view.memory else None),
-    live("memory.reserved", "MiB", lambda r: r.run.mib(r.memory.reserved) if r.gpu.view.memory else None),
-    live("memory.used", "MiB", lambda r: r.run.mib(r.memory.used) if r.gpu.view.memory else None),
-    live("memory.free", "MiB", lambda r: r.run.mib(r.memory.free) if r.gpu.view.memory else None),
+    field("memory.total", "MiB", lambda r: r.run.mib(r.memory.total) if r.gpu.view.memory else None),
+    field("memory.reserved", "MiB", lambda r: r.run.mib(r.memory.reserved) if r.gpu.view.memory else None),
+    field("memory.used", "MiB", lambda r: r.run.mib(r.memory.used) if r.gpu.view.memory else None),
+    field("memory.free", "MiB", lambda r: r.run.mib(r.memory.free) if r.gpu.view.memory else None),
     fixed("compute_mode", "", "Default"),
-    live("compute_cap", "", lambda r: "{}.{}".format(*r.profile.compute_capability)),
-    live("utilization.gpu", "%", lambda r: _unless_mig(r, r.gpu.activity.gpu_percent)),
-    live("utilization.memory", "%", lambda r: _unless_mig(r, r.gpu.activity.memory_percent)),
-    live("utilization.encoder", "%", lambda r: _unless_mig(r, r.gpu.activity.encoder_percent)),
-    live("utilization.decoder", "%", lambda r: _unless_mig(r, r.gpu.activity.decoder_percent)),
-    fact("utilization.jpeg", "%", lambda r: _unless_mig(r, 0)),
-    fact("utilization.ofa", "%", lambda r: _unless_mig(r, 0)),
+    field("compute_cap", "", lambda r: "{}.{}".format(*r.profile.compute_capability)),
+    field("utilization.gpu", "%", lambda r: _unless_mig(r, r.gpu.activity.gpu_percent)),
+    field("utilization.memory", "%", lambda r: _unless_mig(r, r.gpu.activity.memory_percent)),
+    field("utilization.encoder", "%", lambda r: _unless_mig(r, r.gpu.activity.encoder_percent)),
+    field("utilization.decoder", "%", lambda r: _unless_mig(r, r.gpu.activity.decoder_percent)),
+    field("utilization.jpeg", "%", lambda r: _unless_mig(r, 0)),
+    field("utilization.ofa", "%", lambda r: _unless_mig(r, 0)),
     *fixed_all("encoder.stats.sessionCount encoder.stats.averageFps encoder.stats.averageLatency", "", 0),
     *fixed_all("dramEncryption.mode.current dramEncryption.mode.pending"),
 )
@@ -51,16 +51,16 @@ def _error_count(kind: str, span: str, place: str) -> Column:
     name = f"ecc.errors.{kind}.{span}.{place}"
     if place not in _COUNTED:
         return fixed(name)
-    return fact(name, "", lambda r: 0 if r.profile.ecc else None)
+    return field(name, "", lambda r: 0 if r.profile.ecc else None)
 
 
 def _sram_count(name: str, none: Value = 0) -> Column:
-    return fact(f"ecc.errors.uncorrected.{name}", "", lambda r: none if counts_sram_errors(r.profile) else None)
+    return field(f"ecc.errors.uncorrected.{name}", "", lambda r: none if counts_sram_errors(r.profile) else None)
 
 
 ERRORS: Final[tuple[Column, ...]] = (
-    live("ecc.mode.current", "", lambda r: switch(r.profile.ecc)),
-    live("ecc.mode.pending", "", lambda r: switch(r.profile.ecc)),
+    field("ecc.mode.current", "", lambda r: switch(r.profile.ecc)),
+    field("ecc.mode.pending", "", lambda r: switch(r.profile.ecc)),
     *(
         _error_count(kind, span, place)
         for kind in ("corrected", "uncorrected")
@@ -93,18 +93,18 @@ def _average_power(reading: Reading) -> Value:
 
 
 POWER: Final[tuple[Column, ...]] = (
-    live("temperature.gpu", "", lambda r: r.gpu.activity.temperature),
-    live("temperature.gpu.tlimit", "", lambda r: margin_to_slowdown(r.gpu)),
-    live("temperature.memory", "", _memory_temperature),
+    field("temperature.gpu", "", lambda r: r.gpu.activity.temperature),
+    field("temperature.gpu.tlimit", "", lambda r: margin_to_slowdown(r.gpu)),
+    field("temperature.memory", "", _memory_temperature),
     fixed("power.management", "", DEPRECATED),
-    live("power.draw", "W", lambda r: float(r.gpu.activity.power)),
-    live("power.draw.average", "W", _average_power),
-    live("power.draw.instant", "W", lambda r: float(r.gpu.activity.power)),
-    live("power.limit", "W", lambda r: float(r.profile.power.default_limit)),
-    live("enforced.power.limit", "W", lambda r: float(r.profile.power.default_limit)),
-    live("power.default_limit", "W", lambda r: float(r.profile.power.default_limit)),
-    live("power.min_limit", "W", lambda r: float(r.profile.power.min_limit)),
-    live("power.max_limit", "W", lambda r: float(r.profile.power.max_limit)),
+    field("power.draw", "W", lambda r: float(r.gpu.activity.power)),
+    field("power.draw.average", "W", _average_power),
+    field("power.draw.instant", "W", lambda r: float(r.gpu.activity.power)),
+    field("power.limit", "W", lambda r: float(r.profile.power.default_limit)),
+    field("enforced.power.limit", "W", lambda r: float(r.profile.power.default_limit)),
+    field("power.default_limit", "W", lambda r: float(r.profile.power.default_limit)),
+    field("power.min_limit", "W", lambda r: float(r.profile.power.min_limit)),
+    field("power.max_limit", "W", lambda r: float(r.profile.power.max_limit)),
     *fixed_all(
         "module.power.draw.average module.power.draw.instant module.power.limit module.enforced.power.limit "
         "module.power.default_limit module.power.min_limit module.power.max_limit",
@@ -131,24 +131,24 @@ POWER: Final[tuple[Column, ...]] = (
 )
 
 CLOCKS: Final[tuple[Column, ...]] = (
-    live("clocks.current.graphics", "MHz", lambda r: clock_mhz(r.gpu, "graphics")),
-    live("clocks.current.sm", "MHz", lambda r: clock_mhz(r.gpu, "sm")),
-    live("clocks.current.memory", "MHz", lambda r: clock_mhz(r.gpu, "memory")),
-    live("clocks.current.video", "MHz", lambda r: clock_mhz(r.gpu, "video")),
+    field("clocks.current.graphics", "MHz", lambda r: clock_mhz(r.gpu, "graphics")),
+    field("clocks.current.sm", "MHz", lambda r: clock_mhz(r.gpu, "sm")),
+    field("clocks.current.memory", "MHz", lambda r: clock_mhz(r.gpu, "memory")),
+    field("clocks.current.video", "MHz", lambda r: clock_mhz(r.gpu, "video")),
     *fixed_all(
         "clocks.applications.graphics clocks.applications.memory "
         "clocks.default_applications.graphics clocks.default_applications.memory",
         "MHz",
         DEPRECATED,
     ),
-    live("clocks.max.graphics", "MHz", lambda r: r.profile.clocks.graphics.max),
-    live("clocks.max.sm", "MHz", lambda r: r.profile.clocks.sm.max),
-    live("clocks.max.memory", "MHz", lambda r: r.profile.clocks.memory.max),
+    field("clocks.max.graphics", "MHz", lambda r: r.profile.clocks.graphics.max),
+    field("clocks.max.sm", "MHz", lambda r: r.profile.clocks.sm.max),
+    field("clocks.max.memory", "MHz", lambda r: r.profile.clocks.memory.max),
 )
 
 MODES: Final[tuple[Column, ...]] = (
-    live("mig.mode.current", "", lambda r: switch(r.profile.mig)),
-    live("mig.mode.pending", "", lambda r: switch(r.profile.mig)),
+    field("mig.mode.current", "", lambda r: switch(r.profile.mig)),
+    field("mig.mode.pending", "", lambda r: switch(r.profile.mig)),
     *fixed_all("gsp.mode.current gsp.mode.default", "", "Enabled"),
     fixed("c2c.mode"),
     *fixed_all("protected_memory.total protected_memory.used protected_memory.free", "MiB", 0),

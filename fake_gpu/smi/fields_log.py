@@ -7,7 +7,7 @@ from typing import Final
 
 from fake_gpu.derived import bar1_used
 from fake_gpu.smi.columns import Column, Value
-from fake_gpu.smi.fields import fact, fixed_all, live
+from fake_gpu.smi.fields import field, fixed_all
 from fake_gpu.smi.fields_place import reason
 from fake_gpu.smi.run import Reading
 
@@ -36,7 +36,7 @@ def _bar1_free(reading: Reading) -> Value:
 
 
 def _threshold(name: str) -> Column:
-    return live(f"temperature.{name}", "", lambda r: getattr(r.profile.temperature, name))
+    return field(f"temperature.{name}", "", lambda r: getattr(r.profile.temperature, name))
 
 
 def _margin(name: str) -> Column:
@@ -47,33 +47,33 @@ def _margin(name: str) -> Column:
         at = getattr(limits, name)
         return None if at is None or limits.gpu_max is None else limits.gpu_max - at
 
-    return live(f"tlimit.{name}", "", read)
+    return field(f"tlimit.{name}", "", read)
 
 
 COLUMNS: Final[tuple[Column, ...]] = (
-    live("brand", "", _brand),
-    live("architecture", "", _architecture),
-    live("pdi", "", _pdi),
-    live("minor_number", "", lambda r: r.gpu.minor_number),
-    live("board_id", "", lambda r: f"0x{r.gpu.pci_bus << 8 | r.gpu.pci_device:x}"),
-    live("board_part_number", "", lambda r: r.profile.part_number),
-    live("gsp_version", "", lambda r: r.run.driver_version),
-    live("pcie.replays", "", lambda r: 0),
-    live("pcie.tx", "KB/s", lambda r: r.gpu.activity.pcie_tx_kib_s),
-    live("pcie.rx", "KB/s", lambda r: r.gpu.activity.pcie_rx_kib_s),
-    live("bar1.total", "MiB", lambda r: r.profile.memory.bar1_mib),
-    live("bar1.used", "MiB", lambda r: r.run.mib(bar1_used(r.gpu))),
-    live("bar1.free", "MiB", _bar1_free),
+    field("brand", "", _brand),
+    field("architecture", "", _architecture),
+    field("pdi", "", _pdi),
+    field("minor_number", "", lambda r: r.gpu.minor_number),
+    field("board_id", "", lambda r: f"0x{r.gpu.pci_bus << 8 | r.gpu.pci_device:x}"),
+    field("board_part_number", "", lambda r: r.profile.part_number),
+    field("gsp_version", "", lambda r: r.run.driver_version),
+    field("pcie.replays", "", lambda r: 0),
+    field("pcie.tx", "KB/s", lambda r: r.gpu.activity.pcie_tx_kib_s),
+    field("pcie.rx", "KB/s", lambda r: r.gpu.activity.pcie_rx_kib_s),
+    field("bar1.total", "MiB", lambda r: r.profile.memory.bar1_mib),
+    field("bar1.used", "MiB", lambda r: r.run.mib(bar1_used(r.gpu))),
+    field("bar1.free", "MiB", _bar1_free),
     *fixed_all("fbc.stats.sessionCount fbc.stats.averageFps fbc.stats.averageLatency", "", 0),
-    fact("ecc.threshold_exceeded", "", lambda r: "No" if r.profile.ecc else None),
-    fact("ecc.sources", "", lambda r: 0 if r.profile.ecc else None),
+    field("ecc.threshold_exceeded", "", lambda r: "No" if r.profile.ecc else None),
+    field("ecc.sources", "", lambda r: 0 if r.profile.ecc else None),
     *(_threshold(name) for name in ("slowdown", "shutdown", "memory_max", "gpu_max")),
     _margin("slowdown"),
     _margin("shutdown"),
     _margin("gpu_max"),
-    fact("tlimit.memory_max", "", lambda r: 0 if r.profile.temperature.memory_idle is not None else None),
-    fact("memory.power.draw.average", "W", lambda r: None),
-    fact("voltage.graphics", "mV", lambda r: None),
+    field("tlimit.memory_max", "", lambda r: 0 if r.profile.temperature.memory_idle is not None else None),
+    field("memory.power.draw.average", "W", lambda r: None),
+    field("voltage.graphics", "mV", lambda r: None),
     reason("display_clock_setting"),
-    live("clocks.max.video", "MHz", lambda r: r.profile.clocks.video.max),
+    field("clocks.max.video", "MHz", lambda r: r.profile.clocks.video.max),
 )

@@ -6,60 +6,60 @@ from typing import Final
 
 from fake_gpu.derived import EVENT_REASONS, event_reasons, link_generation, link_limit, on_windows
 from fake_gpu.smi.columns import Column, Value
-from fake_gpu.smi.fields import DEPRECATED, fact, fixed, fixed_all, live, switch
+from fake_gpu.smi.fields import DEPRECATED, field, fixed, fixed_all, switch
 from fake_gpu.smi.run import Reading
 
 IDENTITY: Final[tuple[Column, ...]] = (
-    live("timestamp", "", lambda r: r.run.timestamp),
-    live("driver_version", "", lambda r: r.run.driver_version),
-    live("kmd_version", "", lambda r: r.run.driver_version),
+    field("timestamp", "", lambda r: r.run.timestamp),
+    field("driver_version", "", lambda r: r.run.driver_version),
+    field("kmd_version", "", lambda r: r.run.driver_version),
     fixed("vgpu_driver_capability.heterogenous_multivGPU"),
-    live("count", "", lambda r: len(r.run.counted)),
-    live("name", "", lambda r: r.profile.name),
-    live("serial", "", lambda r: r.gpu.serial),
-    live("uuid", "", lambda r: r.gpu.uuid),
+    field("count", "", lambda r: len(r.run.counted)),
+    field("name", "", lambda r: r.profile.name),
+    field("serial", "", lambda r: r.gpu.serial),
+    field("uuid", "", lambda r: r.gpu.uuid),
 )
 
 PCI: Final[tuple[Column, ...]] = (
-    live("pci.bus_id", "", lambda r: r.gpu.pci_bus_id),
-    live("pci.domain", "", lambda r: f"0x{r.gpu.pci_domain:04X}"),
-    live("pci.bus", "", lambda r: f"0x{r.gpu.pci_bus:02X}"),
-    live("pci.device", "", lambda r: f"0x{r.gpu.pci_device:02X}"),
+    field("pci.bus_id", "", lambda r: r.gpu.pci_bus_id),
+    field("pci.domain", "", lambda r: f"0x{r.gpu.pci_domain:04X}"),
+    field("pci.bus", "", lambda r: f"0x{r.gpu.pci_bus:02X}"),
+    field("pci.device", "", lambda r: f"0x{r.gpu.pci_device:02X}"),
     fixed("pci.baseClass", "", "0x3"),
-    fact("pci.subClass", "", lambda r: f"0x{r.profile.pci.sub_class:X}"),
-    fact("pci.device_id", "", lambda r: f"0x{r.profile.pci.device_id:08X}"),
-    fact("pci.sub_device_id", "", lambda r: f"0x{r.profile.pci.subsystem_id:08X}"),
+    field("pci.subClass", "", lambda r: f"0x{r.profile.pci.sub_class:X}"),
+    field("pci.device_id", "", lambda r: f"0x{r.profile.pci.device_id:08X}"),
+    field("pci.sub_device_id", "", lambda r: f"0x{r.profile.pci.subsystem_id:08X}"),
     *fixed_all(
         "vgpu_device_capability.fractional_multiVgpu vgpu_device_capability.heterogeneous_timeSlice_profile "
         "vgpu_device_capability.heterogeneous_timeSlice_sizes vgpu_device_capability.homogeneous_placements "
         "vgpu_device_capability.mig_timeSlicing vgpu_device_capability.mig_timeSlicing_mode"
     ),
-    live("pcie.link.gen.current", "", lambda r: link_generation(r.gpu)),
-    live("pcie.link.gen.gpucurrent", "", lambda r: link_generation(r.gpu)),
-    live("pcie.link.gen.max", "", lambda r: link_limit(r.profile)),
-    live("pcie.link.gen.gpumax", "", lambda r: r.profile.pci.max_generation),
-    live("pcie.link.gen.hostmax", "", lambda r: r.profile.pci.host_generation),
-    live("pcie.link.width.current", "", lambda r: r.profile.pci.max_width),
-    live("pcie.link.width.max", "", lambda r: r.profile.pci.max_width),
+    field("pcie.link.gen.current", "", lambda r: link_generation(r.gpu)),
+    field("pcie.link.gen.gpucurrent", "", lambda r: link_generation(r.gpu)),
+    field("pcie.link.gen.max", "", lambda r: link_limit(r.profile)),
+    field("pcie.link.gen.gpumax", "", lambda r: r.profile.pci.max_generation),
+    field("pcie.link.gen.hostmax", "", lambda r: r.profile.pci.host_generation),
+    field("pcie.link.width.current", "", lambda r: r.profile.pci.max_width),
+    field("pcie.link.width.max", "", lambda r: r.profile.pci.max_width),
 )
 
 SETUP: Final[tuple[Column, ...]] = (
-    live("index", "", lambda r: r.run.index(r.gpu)),
+    field("index", "", lambda r: r.run.index(r.gpu)),
     fixed("display_mode", "", DEPRECATED),
     fixed("display_attached", "", "Yes"),  # even an H200 says so since driver 590
-    live("display_active", "", lambda r: switch(r.profile.display)),
-    live("persistence_mode", "", lambda r: None if on_windows(r.gpu) else switch(r.profile.persistence)),
+    field("display_active", "", lambda r: switch(r.profile.display)),
+    field("persistence_mode", "", lambda r: None if on_windows(r.gpu) else switch(r.profile.persistence)),
     fixed("addressing_mode", "", "None"),
     fixed("accounting.mode", "", "Disabled"),
     fixed("accounting.buffer_size", "", 4000),
     *fixed_all("driver_model.current driver_model.pending"),
-    live("vbios_version", "", lambda r: r.profile.vbios),
+    field("vbios_version", "", lambda r: r.profile.vbios),
     *fixed_all("inforom.img inforom.oem inforom.ecc inforom.pwr"),
     fixed("inforom.checksum_validation", "", "valid"),
     fixed("gpu_recovery_action", "", "None"),
     *fixed_all("gom.current gom.pending"),
-    live("fan.speed", "%", lambda r: r.gpu.activity.fan_percent if r.profile.fans else None),
-    live("pstate", "", lambda r: f"P{r.gpu.activity.pstate}"),
+    field("fan.speed", "%", lambda r: r.gpu.activity.fan_percent if r.profile.fans else None),
+    field("pstate", "", lambda r: f"P{r.gpu.activity.pstate}"),
 )
 
 
@@ -70,15 +70,15 @@ def _bits(reading: Reading) -> Value:
 
 def reason(name: str) -> Column:
     """Whether clocks are held down for that reason; one source with the bits, unless the card does not say."""
-    field, bit = f"clocks_event_reasons.{name}", EVENT_REASONS[name]
+    quoted, bit = f"clocks_event_reasons.{name}", EVENT_REASONS[name]
 
     def read(reading: Reading) -> Value:
-        said = reading.said.get(field, "Active")
+        said = reading.said.get(quoted, "Active")
         if said not in ("Active", "Not Active"):
             return said
         return "Active" if event_reasons(reading.gpu) & bit else "Not Active"
 
-    return Column(field, "", read)
+    return Column(quoted, "", read)
 
 
 CLOCK_REASONS: Final[tuple[Column, ...]] = (

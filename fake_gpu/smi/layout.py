@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from fake_gpu.errors import InvalidValue
-from fake_gpu.smi.columns import Column
+from fake_gpu.smi.columns import Column, has_no_value, plain
 
 ABSENT: Final = "-"
 OLDER: Final = "older"
@@ -51,12 +51,12 @@ class Template:
 
     def fill(self, cell: str) -> str:
         """The value; a field that is not available stands alone."""
-        shown = cell[1:-1] if cell[:1] == "[" and cell[-1:] == "]" else cell
+        shown = plain(cell)
         return shown if cell != shown or shown == "N/A" else f"{self.before}{shown}{self.after}"
 
     def find(self, text: str) -> str | None:
         """What the field says where this value is printed as `text`; None where it cannot have been."""
-        if text == "N/A" or text.startswith("Requested functionality"):
+        if has_no_value(text):
             return text
         if not text.startswith(self.before) or not text.endswith(self.after):
             return None

@@ -12,10 +12,7 @@ from fake_gpu.smi.ctime import ctime
 from fake_gpu.smi.failures import as_a_whole
 from fake_gpu.smi.layout import OLDER, Node, Template, columns, of_log, template
 from fake_gpu.smi.run import Output, Reading, Run
-from fake_gpu.smi.texts import in_xml
-
-WIDTH: Final = 55
-"""Where the colon stands in the text."""
+from fake_gpu.smi.texts import in_xml, labelled, line
 
 _HEADING: Final = "\n==============NVSMI LOG==============\n\n"
 _FIRST_DTD: Final = ((580, "nvsmi_device_v13.dtd"), (525, "nvsmi_device_v12.dtd"), (0, "nvsmi_device_v11.dtd"))
@@ -111,12 +108,11 @@ def shown(value: str | Template, reading: Reading) -> str:
 
 
 def _text(run: Run) -> str:
-    cuda = "{}.{}".format(*run.driver.cuda_version)
     parts = [
         _HEADING,
         line(0, "Timestamp", ctime(run)),
         line(0, "Driver Version", run.driver_version),
-        line(0, "CUDA Version", cuda),
+        line(0, "CUDA Version", run.cuda_version),
         "\n",
         line(0, "Attached GPUs", str(len(run.counted))),
     ]
@@ -142,11 +138,6 @@ def _gpu_text(reading: Reading) -> Iterator[str]:
         yield from samples.text(wanted, reading)
 
 
-def line(depth: int, label: str, value: str, width: int = WIDTH) -> str:
-    """One line of text."""
-    return f"{' ' * (4 * depth) + label:<{width}}: {value}\n"
-
-
 @lru_cache(maxsize=64)
 def text_entries(log: str | None) -> tuple[Entry, ...]:
     """What -q prints of a GPU with this layout."""
@@ -161,7 +152,7 @@ def _text_of(nodes: list[Node], depth: int, section: str, conditions: tuple[str,
         if value is not None and value.startswith("@"):
             yield Entry(top, held, "", value, "", depth)
         elif node.label and value is not None:
-            before = f"{' ' * (4 * depth) + node.label:<{WIDTH}}: "
+            before = labelled(depth, node.label)
             yield Entry(top, held, before, template(value) or value, "\n", depth)
         elif node.label:
             yield Entry(top, held, f"{' ' * (4 * depth)}{node.label}\n", None, "", depth)
@@ -174,11 +165,10 @@ def _text_of(nodes: list[Node], depth: int, section: str, conditions: tuple[str,
 
 def _xml(run: Run) -> str:
     dtd = next((gpu.profile.dtd for gpu in run.gpus if gpu.profile.dtd), None) or dtd_of(run.major)
-    cuda = "{}.{}".format(*run.driver.cuda_version)
     parts = [
         f'<?xml version="1.0" ?>\n<!DOCTYPE nvidia_smi_log SYSTEM "{dtd}">\n<nvidia_smi_log>\n'
         f"\t<timestamp>{ctime(run)}</timestamp>\n\t<driver_version>{in_xml(run.driver_version)}</driver_version>\n"
-        f"\t<cuda_version>{cuda}</cuda_version>\n\t<attached_gpus>{len(run.counted)}</attached_gpus>\n"
+        f"\t<cuda_version>{run.cuda_version}</cuda_version>\n\t<attached_gpus>{len(run.counted)}</attached_gpus>\n"
     ]
     for gpu in run.gpus:
         parts += (f'\t<gpu id="{gpu.pci_bus_id}">\n', *_gpu_xml(Reading(run, gpu)), "\t</gpu>\n\n")

@@ -9,11 +9,10 @@ from fake_gpu.derived import supported_clocks
 from fake_gpu.mig import MigInstance
 from fake_gpu.process import Process
 from fake_gpu.smi.run import Reading
-from fake_gpu.smi.texts import in_one_line, in_xml
+from fake_gpu.smi.texts import in_one_line, in_xml, line
 from fake_gpu.units import MIB
 from fake_gpu.view import Listed
 
-_WIDTH: Final = 55
 _PROCESS_WIDTH: Final = 42
 """Where the colon stands in the list of processes."""
 WDDM_MEMORY: Final = "Not available in WDDM driver model"
@@ -143,14 +142,14 @@ def _numbers(instance: MigInstance) -> Pairs:
 def _mig_text(reading: Reading, instance: MigInstance) -> Iterator[str]:
     yield f"{'':4}MIG Device\n"
     for label, _, value in _numbers(instance):
-        yield _line(2, label, value)
+        yield line(2, label, value)
     for labels, _, pairs in _mig_pairs(reading, instance):
         depth = 2
         for part in labels.split("/"):
             yield f"{' ' * 4 * depth}{part}\n"
             depth += 1
         for label, _, value in pairs:
-            yield _line(depth, label, value)
+            yield line(depth, label, value)
 
 
 def _mig_xml(reading: Reading, instance: MigInstance, depth: int) -> Iterator[str]:
@@ -175,18 +174,18 @@ def _mig_xml(reading: Reading, instance: MigInstance, depth: int) -> Iterator[st
 def _processes_text(reading: Reading) -> Iterator[str]:
     rows = listed(reading)
     if not rows:
-        yield _line(1, "Processes", "None")
+        yield line(1, "Processes", "None")
         return
     yield "    Processes\n"
     for one, memory in rows:
         instance, compute = place(one.process)
         said = WDDM_MEMORY if hides_memory(reading) else memory
-        yield _line(2, "GPU instance ID", instance, _PROCESS_WIDTH)
-        yield _line(2, "Compute instance ID", compute, _PROCESS_WIDTH)
-        yield _line(2, "Process ID", str(one.pid), _PROCESS_WIDTH)
-        yield _line(3, "Type", one.process.compute_type, _PROCESS_WIDTH)
-        yield _line(3, "Name", one.name, _PROCESS_WIDTH)
-        yield _line(3, "Used GPU Memory", said, _PROCESS_WIDTH)
+        yield line(2, "GPU instance ID", instance, _PROCESS_WIDTH)
+        yield line(2, "Compute instance ID", compute, _PROCESS_WIDTH)
+        yield line(2, "Process ID", str(one.pid), _PROCESS_WIDTH)
+        yield line(3, "Type", one.process.compute_type, _PROCESS_WIDTH)
+        yield line(3, "Name", one.name, _PROCESS_WIDTH)
+        yield line(3, "Used GPU Memory", said, _PROCESS_WIDTH)
 
 
 def _processes_xml(reading: Reading, depth: int) -> Iterator[str]:
@@ -212,13 +211,13 @@ def _processes_xml(reading: Reading, depth: int) -> Iterator[str]:
 def _clocks_text(reading: Reading) -> Iterator[str]:
     clocks = supported_clocks(reading.profile)
     if not clocks:
-        yield _line(1, "Supported Clocks", "N/A")
+        yield line(1, "Supported Clocks", "N/A")
         return
     yield "    Supported Clocks\n"
     for memory, graphics in clocks:
-        yield _line(2, "Memory", f"{memory} MHz")
+        yield line(2, "Memory", f"{memory} MHz")
         for one in graphics:
-            yield _line(3, "Graphics", f"{one} MHz")
+            yield line(3, "Graphics", f"{one} MHz")
 
 
 def _clocks_xml(reading: Reading, depth: int) -> Iterator[str]:
@@ -228,7 +227,3 @@ def _clocks_xml(reading: Reading, depth: int) -> Iterator[str]:
         for one in graphics:
             yield f"{indent}\t<supported_graphics_clock>{one} MHz</supported_graphics_clock>\n"
         yield f"{indent}</supported_mem_clock>\n"
-
-
-def _line(depth: int, label: str, value: str, width: int = _WIDTH) -> str:
-    return f"{' ' * (4 * depth) + label:<{width}}: {value}\n"

@@ -70,7 +70,8 @@ _DMON: Final[dict[str, tuple[_Metric, ...]]] = {
     ),
 }
 _WITH_GPM: Final = frozenset({"hopper", "blackwell"})
-_ENGINES: Final = ("sm", "mem", "enc", "dec", "jpg", "ofa")
+ENGINES: Final = ("sm", "mem", "enc", "dec", "jpg", "ofa")
+"""What a process uses, by the headings of `pmon`."""
 
 
 def render(run: Run) -> Output:
@@ -154,7 +155,7 @@ def _csv_round(run: Run, chosen: list[_Metric], stamps: str, formats: frozenset[
 
 def _process_round(run: Run, metrics: str, stamps: str) -> Output:
     first, second, stamp = _beginnings(run, stamps)
-    engines = _ENGINES if "u" in metrics else ()
+    engines = ENGINES if "u" in metrics else ()
     memory = ("fb", "ccpm") if "m" in metrics else ()
     header = (
         f"{first}         pid   type{''.join(f'{name:>7}' for name in engines + memory)}    command \n"

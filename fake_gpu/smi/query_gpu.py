@@ -11,7 +11,7 @@ from fake_gpu.smi import fields_load, fields_place
 from fake_gpu.smi.arguments import RefusedError, Request
 from fake_gpu.smi.columns import Column, Value, choose, header_line, row_line
 from fake_gpu.smi.failures import line_by_line
-from fake_gpu.smi.fields import fact
+from fake_gpu.smi.fields import field
 from fake_gpu.smi.run import Output, Reading, Run
 from fake_gpu.smi.since import FIRST_EVENT_REASONS, has_field
 
@@ -96,7 +96,7 @@ def _quoted(header: str) -> Column:
     def read(reading: Reading) -> Value:
         return reading.said.get(name, reading.profile.smi_more.get(header))
 
-    return fact(name, unit, read)
+    return field(name, unit, read)
 
 
 def render(run: Run) -> Output:

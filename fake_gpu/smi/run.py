@@ -37,6 +37,11 @@ def branch(driver_version: str) -> int:
     return int(major) if major.isascii() and major.isdigit() else 0
 
 
+def library_version(driver_version: str) -> str:
+    """NVML's version as nvidia-smi prints it: the driver's, of which it has two parts."""
+    return ".".join(driver_version.split(".")[:2])
+
+
 class Output(NamedTuple):
     """What is printed to stdout, and the exit status."""
 
@@ -86,6 +91,11 @@ class Run:
     def driver_version(self) -> str:
         """Such as "590.48.01"."""
         return self.driver.driver_version
+
+    @property
+    def cuda_version(self) -> str:
+        """Such as "13.1"."""
+        return "{}.{}".format(*self.driver.cuda_version)
 
     @cached_property
     def major(self) -> int:

@@ -7,8 +7,8 @@ from typing import Final
 
 from fake_gpu.derived import clock_mhz
 from fake_gpu.smi.run import Reading
+from fake_gpu.smi.texts import line
 
-_WIDTH: Final = 55
 _COUNT: Final = 119
 _DURATION: Final = "2.36 sec"
 """119 samples, one each 20 ms: what NVML's buffers hold."""
@@ -41,4 +41,4 @@ def _section(name: str, value: str) -> Iterator[str]:
         ("Min", value),
         ("Avg", value),
     ):
-        yield f"{'        ' + label:<{_WIDTH}}: {said}\n"
+        yield line(2, label, said)

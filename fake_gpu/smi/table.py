@@ -69,8 +69,7 @@ def _table(run: Run) -> str:
 
 def _versions(run: Run) -> str:
     driver = run.driver_version
-    cuda = "{}.{}".format(*run.driver.cuda_version)
-    return f"| NVIDIA-SMI {driver:<23}Driver Version: {driver:<15}CUDA Version: {cuda:<9}|\n"
+    return f"| NVIDIA-SMI {driver:<23}Driver Version: {driver:<15}CUDA Version: {run.cuda_version:<9}|\n"
 
 
 def _headings(run: Run) -> str:

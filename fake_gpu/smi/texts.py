@@ -1,4 +1,4 @@
-"""Texts of others, names of processes for one, such that they do not break what is printed around them."""
+"""Lines of `-q`; and texts of others, names of processes for one, such that they do not break what is around them."""
 
 from __future__ import annotations
 
@@ -6,14 +6,29 @@ import re
 from typing import Final
 from xml.sax.saxutils import escape
 
-_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+from fake_gpu.values import CONTROLS
+
 _NOT_IN_XML: Final = re.compile(r"[^\t\n\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 """What no XML 1.0 document may have, not even as a reference; and carriage returns, which come back as newlines."""
 
 
+LABEL_WIDTH: Final = 55
+"""Where the colon stands in the text of `-q`."""
+
+
+def labelled(depth: int, label: str, width: int = LABEL_WIDTH) -> str:
+    """The beginning of one line of `-q`, up to its value."""
+    return f"{' ' * (4 * depth) + label:<{width}}: "
+
+
+def line(depth: int, label: str, value: str, width: int = LABEL_WIDTH) -> str:
+    """One line of `-q`."""
+    return f"{labelled(depth, label, width)}{value}\n"
+
+
 def in_one_line(text: str) -> str:
     """The text with a question mark for each control character: a line, and a table's frame, stay whole."""
-    return _CONTROL.sub("?", text)
+    return CONTROLS.sub("?", text)
 
 
 def in_xml(text: str) -> str:

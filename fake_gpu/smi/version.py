@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from fake_gpu.smi.run import Output, Run
+from fake_gpu.smi.run import Output, Run, library_version
 
 
 def render(run: Run) -> Output:
-    """The executable's, NVML's, the driver's and CUDA's version. NVML's has two parts."""
+    """The executable's, NVML's, the driver's and CUDA's version."""
     version = run.driver_version
-    cuda = "{}.{}".format(*run.driver.cuda_version)
     return Output(
         f"NVIDIA-SMI version  : {version}\n"
-        f"NVML version        : {'.'.join(version.split('.')[:2])}\n"
+        f"NVML version        : {library_version(version)}\n"
         f"DRIVER version      : {version}\n"
-        f"CUDA Version        : {cuda}\n"
+        f"CUDA Version        : {run.cuda_version}\n"
     )
