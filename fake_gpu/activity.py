@@ -5,21 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Annotated, Any, Final, Generic, TypeVar, get_type_hints
+from typing import Annotated, Any, Final, Generic, TypeVar, get_args, get_type_hints
 
 import msgspec
 
 from fake_gpu import values
 from fake_gpu.errors import InvalidValue
+from fake_gpu.profile import ClockName, Megahertz
 
 Percent = Annotated[int, msgspec.Meta(ge=0, le=100)]
 Celsius = Annotated[int, msgspec.Meta(ge=-50, le=200)]
 Watts = Annotated[float, msgspec.Meta(ge=0)]
 Pstate = Annotated[int, msgspec.Meta(ge=0, le=15)]
 KibPerSecond = Annotated[int, msgspec.Meta(ge=0, lt=1 << 32)]
-_Megahertz = Annotated[int, msgspec.Meta(ge=0, le=100_000)]
 
-_CLOCKS: Final = ("graphics", "sm", "memory", "video")
 _OVERSHOOT: Final = 1.5
 """Of the limit: the driver holds the average to it, and a sensor shows moments above."""
 
@@ -123,9 +122,11 @@ def _fitting(what: str, value: object, kind: object) -> Any:
 
 
 def _checked_clock(name: object, mhz: object) -> int:
-    if name not in _CLOCKS:
-        raise InvalidValue(f"activity.clocks_mhz[{name!r}]: there is no such clock; there are {', '.join(_CLOCKS)}")
-    return _fitting(f"activity.clocks_mhz[{name!r}]", mhz, _Megahertz)  # type: ignore[no-any-return]  # it is an int
+    if name not in get_args(ClockName):
+        raise InvalidValue(
+            f"activity.clocks_mhz[{name!r}]: there is no such clock; there are {', '.join(get_args(ClockName))}"
+        )
+    return _fitting(f"activity.clocks_mhz[{name!r}]", mhz, Megahertz)  # type: ignore[no-any-return]  # it is an int
 
 
 def _checked_text(name: object, text: object) -> str:

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
-from typing import Final, Literal
+from typing import Final, get_args
 
 from fake_gpu.gpu import Gpu
-from fake_gpu.profile import Clock, Profile
+from fake_gpu.profile import Architecture, Clock, ClockName, Profile
 from fake_gpu.units import MIB
 
-_BEFORE_AMPERE: Final = frozenset({"kepler", "maxwell", "pascal", "volta", "turing"})
-_WITH_TLIMIT: Final = frozenset({"hopper", "blackwell"})
+ARCHITECTURES: Final[tuple[Architecture, ...]] = get_args(Architecture)
+"""In the order in which they came."""
+
+
+def is_at_least(profile: Profile, architecture: Architecture) -> bool:
+    """Whether a card's architecture is this one or a later one."""
+    return ARCHITECTURES.index(profile.architecture) >= ARCHITECTURES.index(architecture)
 
 
 def is_idle(gpu: Gpu) -> bool:
     """Whether the card says that it clocks down because nothing runs."""
     return not gpu.activity.busy and gpu.activity.gpu_percent == 0
-
-
-ClockName = Literal["graphics", "sm", "memory", "video"]
 
 
 def clock_mhz(gpu: Gpu, name: ClockName) -> int:
@@ -106,7 +108,7 @@ def link_generation(gpu: Gpu) -> int:
 def tells_margin(profile: Profile) -> bool:
     """Whether the card tells its temperatures as what is left to a limit, too."""
     told = profile.temperature.tells_margin
-    return profile.architecture in _WITH_TLIMIT if told is None else told
+    return is_at_least(profile, "hopper") if told is None else told
 
 
 def margin_to_slowdown(gpu: Gpu) -> int | None:
@@ -119,12 +121,12 @@ def margin_to_slowdown(gpu: Gpu) -> int | None:
 
 def averages_power(profile: Profile) -> bool:
     """Whether the card averages its power draw: a Turing card answers N/A, Ada and Hopper cards do."""
-    return profile.architecture not in _BEFORE_AMPERE
+    return is_at_least(profile, "ampere")
 
 
 def counts_sram_errors(profile: Profile) -> bool:
     """Whether it has counters of SRAM errors by unit: an RTX 4080 has them even without ECC memory, Turing has none."""
-    return profile.architecture not in _BEFORE_AMPERE
+    return is_at_least(profile, "ampere")
 
 
 def bar1_used(gpu: Gpu) -> int:

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from fake_gpu.errors import InvalidValue
 from fake_gpu.table import Refused
-from fake_gpu.units import MIB, format_size
+from fake_gpu.units import GIB, format_size
 
 if TYPE_CHECKING:
     from fake_gpu.gpu import Gpu
     from fake_gpu.mig import MigInstance
     from fake_gpu.profile import MigDevice
 
-NAME: Final = re.compile(r"(?:[1-7]c\.)?([12347])g\.([0-9]{1,3})gb(?:[+-][a-z.]+)*")
+_NAME: Final = re.compile(r"(?:([1-7])c\.)?([12347])g\.([0-9]{1,3})gb(?:[+-][a-z.]+)*")
 """3g.40gb, 1c.3g.40gb, 1g.10gb+me."""
 SLICES: Final = 7
 _SHARES: Final = {1: (1 / 8, 1 / 4), 2: (1 / 4, 1 / 2), 3: (1 / 2,), 4: (1 / 2, 1), 7: (1,)}
@@ -24,25 +24,29 @@ _ROUNDED_GIB: Final = 1.0
 """Names round up, down, and from figures of the data sheet: an H200 has 140.4 GiB, and 3g.71gb and 1g.35gb."""
 
 
-def slices_of(name: str) -> int:
-    """Of the GPU instance. Raises InvalidValue for what no MIG device is called."""
-    found = NAME.fullmatch(name)
+class MigName(NamedTuple):
+    """What a MIG device's name says: slices of its GPU instance and of its compute instance, GiB of memory."""
+
+    slices: int
+    compute_slices: int
+    gib: int
+
+
+def parse_name(name: str) -> MigName:
+    """Raises InvalidValue for what no MIG device is called."""
+    found = _NAME.fullmatch(name)
     if found is None:
         raise InvalidValue(
             f"{name!r} is no MIG device: give a name such as '3g.40gb', of 1, 2, 3, 4 or 7 slices and its memory"
         )
-    return int(found[1])
-
-
-def _gib_of(name: str) -> int:
-    return int(name.partition("g.")[2].partition("gb")[0])
+    compute, slices, gib = found.groups()
+    return MigName(int(slices), int(compute or slices), int(gib))
 
 
 def check_name(name: str, card: str, total: int) -> None:
     """Raises InvalidValue where a card of `total` bytes has no device of that name. `card`: what it is called."""
-    slices = slices_of(name)
-    named = _gib_of(name)
-    gib = total / (1024 * MIB)
+    slices, _, named = parse_name(name)
+    gib = total / GIB
     if not any(abs(gib * share - named) <= _ROUNDED_GIB for share in _SHARES[slices]):
         meant = " or ".join(f"{slices}g.{round(gib * share)}gb" for share in _SHARES[slices])
         raise InvalidValue(f"{card} has {format_size(total)} and no {name!r}: its name would be near {meant}")
@@ -54,7 +58,7 @@ def check_memory(name: str, memory_mib: int) -> None:
     It has less than it is called after: 9984 MiB in an H100's 1g.10gb, 16384 in an H200's 1g.18gb.
     """
     gib = memory_mib / 1024
-    named = _gib_of(name)
+    named = parse_name(name).gib
     if not 0.75 * named <= gib <= named + _ROUNDED_GIB:
         raise InvalidValue(f"{memory_mib} MiB are {gib:.1f} GiB, and it is called {name}")
 
@@ -73,7 +77,7 @@ def check_devices(devices: Sequence[MigDevice], total_mib: int) -> None:
                 (place, "compute_instance"), "another device has the same gpu_instance and compute_instance already"
             )
         known.add((device.gpu_instance, device.compute_instance))
-        slices[device.gpu_instance] = max(slices.get(device.gpu_instance, 0), slices_of(device.name))
+        slices[device.gpu_instance] = max(slices.get(device.gpu_instance, 0), parse_name(device.name).slices)
         if sum(slices.values()) > SLICES:
             raise Refused((place, "name"), f"the devices have {sum(slices.values())} slices, and a card has {SLICES}")
         memory[device.gpu_instance] = max(memory.get(device.gpu_instance, 0), device.memory_mib)

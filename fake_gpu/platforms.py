@@ -5,25 +5,23 @@ Each takes the driver, and the GPUs that are meant where not all of those that a
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from fake_gpu import mig_layout
+from fake_gpu import checks, mig_layout
 from fake_gpu.errors import DriverStateError, InvalidValue
 from fake_gpu.fault import Fault
 from fake_gpu.mig import instances_of
 from fake_gpu.profile import MigDevice
 from fake_gpu.table import Refused, dotted
-from fake_gpu.units import Duration
+from fake_gpu.units import MIB, Duration
 
 if TYPE_CHECKING:
     from fake_gpu.driver import Driver
     from fake_gpu.gpu import Gpu
 
-_MIG_NAME: Final = re.compile(r"([12347])g\.([0-9]{1,3})gb")
 _USABLE: Final = 0.975
 """Of a MIG device's nominal GiB: an H100's 3g.40gb has 40448 MiB, its 1g.10gb 9984."""
 _FIRST_HOST_PID: Final = 100_000
@@ -47,8 +45,7 @@ def container(driver: Driver, *gpus: Gpu, host_pids_from: int = _FIRST_HOST_PID)
 
     A process with PID 40 is listed as 100040 by default, and its name as [Not Found]. Raises InvalidValue.
     """
-    if isinstance(host_pids_from, bool) or not isinstance(host_pids_from, int) or host_pids_from < 1:
-        raise InvalidValue(f"host_pids_from={host_pids_from!r}: give a whole number above 0")
+    checks.count("host_pids_from", host_pids_from, 1)
     for gpu in gpus or driver.gpus:
         gpu.view.host_pids_from = host_pids_from
 
@@ -74,7 +71,7 @@ def partition(gpu: Gpu, *devices: str | MigDevice) -> None:
     if not facts:
         raise InvalidValue("partition: name the devices, such as partition(gpu, '3g.40gb', '2g.20gb')")
     try:
-        mig_layout.check_devices(facts, gpu.memory.total >> 20)
+        mig_layout.check_devices(facts, gpu.memory.total // MIB)
     except Refused as error:
         raise InvalidValue(f"partition, device {dotted(error.steps)}: {error.reason}") from error
     if gpu.processes:
@@ -116,12 +113,13 @@ def persistence_off(driver: Driver, delay: Duration = "1.2s") -> Callable[[], No
 def _device(gpu: Gpu, device: str | MigDevice, place: int) -> MigDevice:
     if isinstance(device, MigDevice):
         return device
-    found = _MIG_NAME.fullmatch(device) if isinstance(device, str) else None
-    if found is None:
+    if not isinstance(device, str):
         raise InvalidValue(f"{device!r} is no MIG device: give a name such as '3g.40gb', or a MigDevice")
+    slices, _, gib = mig_layout.parse_name(device)
+    if device != f"{slices}g.{gib}gb":
+        raise InvalidValue(f"{device!r} is more than slices and memory, such as '3g.40gb': give it as a MigDevice")
     mig_layout.check_name(device, repr(gpu), gpu.memory.total)
-    slices = int(found[1])
-    memory_mib = round(int(found[2]) * 1024 * _USABLE)
+    memory_mib = round(gib * 1024 * _USABLE)
     return MigDevice(
         name=device,
         gpu_instance=place + 1,

@@ -22,7 +22,18 @@ _DTD: Final = re.compile(r"[A-Za-z0-9_.-]+")
 _NVIDIA: Final = 0x10DE
 """NVIDIA's PCI vendor ID."""
 _WITH_MIG: Final = frozenset({"ampere", "hopper", "blackwell"})
-_CAPABILITIES: Final = {
+Architecture = Literal["kepler", "maxwell", "pascal", "volta", "turing", "ampere", "ada", "hopper", "blackwell"]
+"""In the order in which they came."""
+Brand = Literal["quadro", "tesla", "nvs", "grid", "geforce", "titan", "rtx", "nvidia", "quadro rtx", "nvidia rtx"]
+Count = Annotated[int, msgspec.Meta(ge=0, lt=1 << 32)]
+Mib = Annotated[int, msgspec.Meta(gt=0, lt=1 << 40)]
+Generation = Annotated[int, msgspec.Meta(ge=1, le=7)]
+"""Of PCI Express."""
+Megahertz = Annotated[int, msgspec.Meta(ge=0, le=100_000)]
+Watts = Annotated[float, msgspec.Meta(ge=0, le=100_000)]
+Celsius = Annotated[int, msgspec.Meta(ge=0, le=150)]
+
+CAPABILITIES: Final[dict[Architecture, tuple[tuple[int, int], tuple[int, int]]]] = {
     "kepler": ((3, 0), (3, 9)),
     "maxwell": ((5, 0), (5, 9)),
     "pascal": ((6, 0), (6, 9)),
@@ -33,17 +44,7 @@ _CAPABILITIES: Final = {
     "hopper": ((9, 0), (9, 9)),
     "blackwell": ((10, 0), (19, 9)),
 }
-"""The least and the greatest of each architecture; those after Blackwell are imported as Blackwell."""
-
-Architecture = Literal["kepler", "maxwell", "pascal", "volta", "turing", "ampere", "ada", "hopper", "blackwell"]
-Brand = Literal["quadro", "tesla", "nvs", "grid", "geforce", "titan", "rtx", "nvidia", "quadro rtx", "nvidia rtx"]
-Count = Annotated[int, msgspec.Meta(ge=0, lt=1 << 32)]
-Mib = Annotated[int, msgspec.Meta(gt=0, lt=1 << 40)]
-Generation = Annotated[int, msgspec.Meta(ge=1, le=7)]
-"""Of PCI Express."""
-Megahertz = Annotated[int, msgspec.Meta(ge=0, le=100_000)]
-Watts = Annotated[float, msgspec.Meta(ge=0, le=100_000)]
-Celsius = Annotated[int, msgspec.Meta(ge=0, le=150)]
+"""The least and the greatest compute capability of each; what comes after Blackwell is imported as Blackwell."""
 
 
 class Memory(Table, frozen=True, kw_only=True):
@@ -110,6 +111,9 @@ class Clock(Table, frozen=True, kw_only=True):
     def check(self) -> None:
         if self.idle > self.max:
             raise Refused(("idle",), f"{self.idle} is above max ({self.max})")
+
+
+ClockName = Literal["graphics", "sm", "memory", "video"]
 
 
 class Clocks(Table, frozen=True, kw_only=True):
@@ -181,7 +185,7 @@ class MigDevice(Table, frozen=True, kw_only=True):
 
     def check(self) -> None:
         with refusing("name"):
-            mig_layout.slices_of(self.name)
+            mig_layout.parse_name(self.name)
         with refusing("memory_mib"):
             mig_layout.check_memory(self.name, self.memory_mib)
         if self.idle_mib > self.memory_mib:
@@ -232,7 +236,7 @@ class Profile(Table, frozen=True, kw_only=True):
 
     def check(self) -> None:
         self._check_texts()
-        least, greatest = _CAPABILITIES[self.architecture]
+        least, greatest = CAPABILITIES[self.architecture]
         if not least <= self.compute_capability <= greatest or self.compute_capability[1] > 9:
             major, minor = self.compute_capability
             reason = f"{major}.{minor} is none of {self.architecture}: those are {_range(least, greatest)}"

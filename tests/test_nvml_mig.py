@@ -13,7 +13,6 @@ from nvml_client import U32, HandClock, handle_of, nvml, unsigned
 
 from fake_gpu import Driver, Fault, Gpu, Process, Ramp, platforms
 from fake_gpu.nvml.abi import Kind, functions
-from fake_gpu.nvml.mig import slices
 from fake_gpu.profile import MigDevice
 from fake_gpu.units import GIB, MIB
 
@@ -167,13 +166,15 @@ def test_attributes(gpu: Gpu, name: str) -> None:
     assert nvml(name, handle_of(gpu), ctypes.byref(told)) == "NOT_SUPPORTED"
 
 
-def test_slices_by_name() -> None:
-    assert [slices(name) for name in ("7g.141gb", "1g.10gb+me", "2c.4g.40gb", "nonsense")] == [
-        (7, 7),
-        (1, 1),
-        (4, 2),
-        (0, 0),
-    ]
+@pytest.mark.parametrize(
+    ("name", "slices", "memory_mib"),
+    [("7g.141gb", (7, 7), 143_000), ("1g.18gb+me", (1, 1), 16_384), ("2c.4g.71gb", (4, 2), 70_000)],
+)
+def test_slices_follow_from_the_name(gpu: Gpu, name: str, slices: tuple[int, int], memory_mib: int) -> None:
+    platforms.partition(gpu, MigDevice(name=name, gpu_instance=1, memory_mib=memory_mib))
+    told = pynvml.c_nvmlDeviceAttributes()
+    assert nvml("nvmlDeviceGetAttributes_v2", part(gpu, 0), ctypes.byref(told)) == "SUCCESS"
+    assert (told.gpuInstanceSliceCount, told.computeInstanceSliceCount) == slices
 
 
 def test_memory_of_a_device_follows_the_ramp(gpu: Gpu, process: Process, clock: HandClock) -> None:

@@ -9,13 +9,11 @@ from fake_gpu.capture.entries import Entry
 from fake_gpu.capture.findings import OutputFindings
 from fake_gpu.capture.match import Said, fields_of, matched
 from fake_gpu.capture.quantities import CLOCK, COUNT, MIB, PID, Quantity, form_of
-from fake_gpu.capture.seen import Place, SeenCard, SeenInstance, SeenProcess, number, tells_nothing
-from fake_gpu.process import ComputeType
+from fake_gpu.capture.seen import KINDS, Place, SeenCard, SeenInstance, SeenProcess, number, tells_nothing
 
 LAST: Final = ("Processes", "Compute Processes")
 """What comes last of a GPU in the text, but for Capabilities; the latter with old drivers."""
 _XML_LISTS: Final = ("mig_devices", "processes", "supported_clocks")
-_KINDS: Final[dict[str, ComputeType]] = {"C": "C", "G": "G", "C+G": "C+G"}
 _COUNTS: Final = {
     "multiprocessors": ("Multiprocessor count", "multiprocessor_count"),
     "copy_engines": ("Copy Engine count", "copy_engine_count"),
@@ -184,7 +182,7 @@ def _process(
     return SeenProcess(
         _figure(pid, PID, findings, told=True),
         value_of(name),
-        _KINDS.get(value_of(kind), "C"),
+        KINDS.get(value_of(kind), "C"),
         mib if told[:1].isdigit() else None,
         (int(place[0]), int(place[1])) if len(place) == 2 and all(one.isdigit() for one in place) else None,
     )

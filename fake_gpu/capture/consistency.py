@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from fake_gpu.capture.findings import Findings
-from fake_gpu.capture.seen import SeenCard, is_absent, number, tells_nothing
+from fake_gpu.capture.seen import SeenCard, is_absent, number, tells_nothing, watts
 
 _ROUNDING_MIB: Final = 3
 """Total, reserved, used and free are rounded one by one: seen are +2 (RTX 4080 SUPER) and -1 (T4)."""
@@ -86,26 +86,18 @@ def _check_bar1(card: SeenCard, findings: Findings) -> None:
         _refuse(card, "bar1.used", f"{used} MiB of BAR1, and its Total is {total} MiB", findings)
 
 
-def _watts(card: SeenCard, name: str) -> float | None:
-    text = card.fields.get(name, "").removesuffix(" W")
-    try:
-        return float(text)
-    except ValueError:
-        return None
-
-
 def _check_power(card: SeenCard, findings: Findings) -> None:
-    least, most = _watts(card, "power.min_limit"), _watts(card, "power.max_limit")
+    least, most = watts(card.fields, "power.min_limit"), watts(card.fields, "power.max_limit")
     if least is not None and most is not None and least > most:
         of = card.places["power.min_limit"].label
         _refuse(card, "power.max_limit", f"{most:.2f} W, and {of} is {least:.2f} W", findings)
         return
     for name in ("enforced.power.limit", "power.limit"):
-        limit = _watts(card, name)
+        limit = watts(card.fields, name)
         if limit is not None and most is not None and limit > most:
             of = card.places["power.max_limit"].label
             _refuse(card, name, f"{limit:.2f} W, and {of} is {most:.2f} W", findings)
-    default = _watts(card, "power.default_limit")
+    default = watts(card.fields, "power.default_limit")
     if default is None:
         return
     if (least is not None and default < least) or (most is not None and default > most):

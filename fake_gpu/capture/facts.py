@@ -7,12 +7,14 @@ from typing import Any, Final, get_args
 import msgspec
 
 from fake_gpu.capture.live import IDENTITY, MODELLED, is_live
-from fake_gpu.capture.seen import SeenCard, SeenInstance, is_absent, number, tells_nothing
+from fake_gpu.capture.seen import SeenCard, SeenInstance, is_absent, number, tells_nothing, watts
 from fake_gpu.errors import InvalidValue
 from fake_gpu.profile import (
+    CAPABILITIES,
     Architecture,
     Brand,
     Clock,
+    ClockName,
     Clocks,
     Memory,
     MigDevice,
@@ -26,17 +28,8 @@ from fake_gpu.smi.layout import columns
 from fake_gpu.smi.layout import write as write_layout
 from fake_gpu.smi.run import Reading
 
-_BY_CAPABILITY: Final[tuple[tuple[tuple[int, int], Architecture], ...]] = (
-    ((10, 0), "blackwell"),
-    ((9, 0), "hopper"),
-    ((8, 9), "ada"),
-    ((8, 0), "ampere"),
-    ((7, 5), "turing"),
-    ((7, 0), "volta"),
-    ((6, 0), "pascal"),
-    ((5, 0), "maxwell"),
-    ((3, 0), "kepler"),
-)
+_BY_CAPABILITY: Final = sorted(((least, name) for name, (least, _) in CAPABILITIES.items()), reverse=True)
+"""The least compute capability of each architecture, the latest first."""
 SHARED_MIB: Final = 131_072
 """MiB of a card that uses the host's memory and tells no figure."""
 _SMS_OF_A_SLICE: Final = {"ampere": 14, "hopper": 16, "blackwell": 18}
@@ -137,30 +130,25 @@ def _pci(fields: dict[str, str]) -> Pci:
     )
 
 
-def watts(fields: dict[str, str], name: str) -> float:
-    """Watts; 0 where the card does not say."""
-    said = of(fields, name).removesuffix(" W")
-    try:
-        return float(said)
-    except ValueError:
-        return 0.0
+def _watts_or_0(fields: dict[str, str], name: str) -> float:
+    return watts(fields, name) or 0.0
 
 
 def _power(fields: dict[str, str]) -> Power:
-    default = watts(fields, "power.default_limit") or watts(fields, "power.limit")
-    highest = max(default, watts(fields, "power.max_limit"))
-    drawn = watts(fields, "power.draw") or watts(fields, "power.draw.average")
+    default = _watts_or_0(fields, "power.default_limit") or _watts_or_0(fields, "power.limit")
+    highest = max(default, _watts_or_0(fields, "power.max_limit"))
+    drawn = _watts_or_0(fields, "power.draw") or _watts_or_0(fields, "power.draw.average")
     return Power(
         idle=min(drawn, highest or drawn),  # a card that is busy may draw more for a moment
         default_limit=default,
-        min_limit=min(default, watts(fields, "power.min_limit")),
+        min_limit=min(default, _watts_or_0(fields, "power.min_limit")),
         max_limit=highest,
     )
 
 
 def _clocks(card: SeenCard) -> Clocks:
     clocks: dict[str, Any] = {}
-    for name in ("graphics", "sm", "memory", "video"):
+    for name in get_args(ClockName):
         idle = optional(card.fields, f"clocks.current.{name}") or 0
         clocks[name] = Clock(idle=idle, max=max(1, idle, optional(card.fields, f"clocks.max.{name}") or idle))
     supported = card.supported_clocks

@@ -5,21 +5,22 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import get_args
 
 import msgspec
 
 from fake_gpu.capture import memory, tables
 from fake_gpu.capture.consistency import check_agreement, check_card
-from fake_gpu.capture.facts import SHARED_MIB, optional, profile_of, quoted, watts
+from fake_gpu.capture.facts import SHARED_MIB, optional, profile_of, quoted
 from fake_gpu.capture.files import Shot, read_file, shots_of
 from fake_gpu.capture.findings import Findings, counted
 from fake_gpu.capture.live import MODELLED, is_live
 from fake_gpu.capture.logs import Log, read_log
-from fake_gpu.capture.seen import Seen, SeenCard, is_absent, number, tells_nothing
+from fake_gpu.capture.seen import Seen, SeenCard, is_absent, number, tells_nothing, watts
 from fake_gpu.driver import Driver
 from fake_gpu.errors import InvalidValue
 from fake_gpu.gpu import Gpu
-from fake_gpu.profile import Profile
+from fake_gpu.profile import ClockName, Profile
 from fake_gpu.smi.arguments import Request
 from fake_gpu.smi.columns import plain
 from fake_gpu.smi.layout import columns
@@ -348,12 +349,12 @@ def _set_activity(gpu: Gpu, fields: dict[str, str]) -> None:
         if value is not None:
             setattr(activity, attribute, value)
     for name in ("power.draw", "power.draw.average"):
-        if watts(fields, name):
-            activity.power = watts(fields, name)
+        if drawn := watts(fields, name):
+            activity.power = drawn
             break
     if fields.get("pstate", "").startswith("P"):
         activity.pstate = number(fields["pstate"].removeprefix("P"))
-    for name in ("graphics", "sm", "memory", "video"):
+    for name in get_args(ClockName):
         clock = optional(fields, f"clocks.current.{name}")
         if clock is not None:
             activity.clocks_mhz[name] = clock

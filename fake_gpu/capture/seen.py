@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, get_args
 
 from fake_gpu.process import ComputeType
 from fake_gpu.smi.layout import Node
 
+KINDS: Final[dict[str, ComputeType]] = {kind: kind for kind in get_args(ComputeType)}
+"""The types of process, as nvidia-smi prints them."""
 _ABSENT: Final = ("N/A", "Not Supported")
 _FAILED: Final = (
     "Unknown Error",
@@ -92,6 +95,14 @@ def number(text: str) -> int:
     """The number that "345 MHz" begins with; 0 where there is none."""
     digits = text.split(" ")[0].split(".")[0].lstrip("-")
     return int(digits) * (-1 if text.startswith("-") else 1) if digits.isdigit() else 0
+
+
+def watts(fields: Mapping[str, str], name: str) -> float | None:
+    """The watts in a field; None where the card does not say."""
+    try:
+        return float(fields.get(name, "").removesuffix(" W"))
+    except ValueError:
+        return None
 
 
 def is_absent(text: str) -> bool:

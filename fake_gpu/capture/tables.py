@@ -11,8 +11,7 @@ from fake_gpu.capture.files import Shot
 from fake_gpu.capture.findings import Findings, OutputFindings
 from fake_gpu.capture.logs import when
 from fake_gpu.capture.quantities import form_of
-from fake_gpu.capture.seen import Place, Seen, SeenCard, SeenProcess, number, tells_nothing
-from fake_gpu.process import ComputeType
+from fake_gpu.capture.seen import KINDS, Place, Seen, SeenCard, SeenProcess, number, tells_nothing
 from fake_gpu.smi import query_apps, query_gpu
 from fake_gpu.smi.layout import columns
 
@@ -31,7 +30,6 @@ _MIG_ROW: Final = re.compile(
     r"^\| +\d+ +(?P<gi>\d+) +(?P<ci>\d+) +\d+ +\| +(?P<used>\d+)MiB / +\d+MiB +\|.*\n\|[ ]+\| +(?P<bar1>\d+)MiB",
     re.MULTILINE,
 )
-_KINDS: Final[Mapping[str, ComputeType]] = {"C": "C", "G": "G", "C+G": "C+G"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +145,7 @@ def read_table(text: str) -> Seen:
         place = (int(row["gi"]), int(row["ci"])) if row["gi"].isdigit() else None
         processes.setdefault(int(row["gpu"]), []).append(
             SeenProcess(
-                int(row["pid"]), row["name"], _KINDS[row["type"]], int(memory) if memory.isdigit() else None, place
+                int(row["pid"]), row["name"], KINDS[row["type"]], int(memory) if memory.isdigit() else None, place
             )
         )
     cards = tuple(

@@ -66,7 +66,7 @@ def samples(call: Call, gpu: Gpu, kind: int, after_us: int, count: int, room: in
     if kind in _WHOLE_CARDS_SAMPLES:
         _check_whole(gpu)
     value = known((*_sampled(gpu), None, 0, 0)[one_of(kind, _SAMPLED)])
-    seen_us = int(call.driver.wall_time() * 1e6)
+    seen_us = call.wall_us
     if room is not None and count == 0:
         raise NvmlError("INVALID_ARGUMENT")
     if after_us >= seen_us:

@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
-from fake_gpu.derived import ClockName, clock_mhz, event_reasons, supported_clocks
+from typing import get_args
+
+from fake_gpu.derived import clock_mhz, event_reasons, supported_clocks
 from fake_gpu.gpu import Gpu
 from fake_gpu.nvml.codes import NvmlError
 from fake_gpu.nvml.dispatch import Call, nvml
 from fake_gpu.nvml.pack import counted, one_of, u32, u64
-from fake_gpu.profile import Clock
+from fake_gpu.profile import Clock, ClockName
 
-_NAMES: tuple[ClockName, ...] = ("graphics", "sm", "memory", "video")
-_DOMAINS = 4
+_NAMES: tuple[ClockName, ...] = get_args(ClockName)
+"""In the order of NVML's numbers."""
 _IDS = 4
 _CURRENT, _CUSTOMER_BOOST = 0, 3
 _ALL_REASONS = 0x1FF
 
 
 def _domain(gpu: Gpu, domain: int) -> Clock:
-    clocks = gpu.profile.clocks
-    return (clocks.graphics, clocks.sm, clocks.memory, clocks.video)[one_of(domain, _DOMAINS)]
+    clock: Clock = getattr(gpu.profile.clocks, _NAMES[one_of(domain, len(_NAMES))])
+    return clock
 
 
 @nvml("nvmlDeviceGetClockInfo")
 def clock(call: Call, gpu: Gpu, domain: int) -> bytes:
-    return u32(clock_mhz(gpu, _NAMES[one_of(domain, _DOMAINS)]))
+    return u32(clock_mhz(gpu, _NAMES[one_of(domain, len(_NAMES))]))
 
 
 @nvml("nvmlDeviceGetMaxClockInfo")

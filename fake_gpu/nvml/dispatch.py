@@ -64,6 +64,11 @@ class Call:
         self.session = session
         self.now_ns = now_ns
 
+    @property
+    def wall_us(self) -> int:
+        """Microseconds since the epoch, as NVML stamps samples."""
+        return int(self.driver.wall_time() * 1e6)
+
 
 _registry: dict[str, Handler] = {}
 _of_mig_devices: dict[str, Handler] = {}

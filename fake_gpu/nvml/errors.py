@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import struct
 
+from fake_gpu.derived import is_at_least
 from fake_gpu.gpu import Gpu
 from fake_gpu.nvml.codes import NvmlError
 from fake_gpu.nvml.dispatch import Call, nvml
-from fake_gpu.nvml.identity import is_at_least
 from fake_gpu.nvml.pack import counted, known, one_of, u32, u64
 
 LOCATIONS = 8
@@ -39,7 +39,7 @@ def check_ecc(gpu: Gpu) -> None:
 
 def counts_errors_in(gpu: Gpu, location: int) -> bool:
     """Whether the card has counters of this memory."""
-    return (location in _COUNTED_LOCATIONS) if is_at_least(gpu, "ampere") else location != 7
+    return (location in _COUNTED_LOCATIONS) if is_at_least(gpu.profile, "ampere") else location != 7
 
 
 @nvml("nvmlDeviceGetTotalEccErrors")
@@ -70,14 +70,14 @@ def memory_errors(call: Call, gpu: Gpu, kind: int, span: int, location: int) -> 
 def check_retires_pages(gpu: Gpu) -> None:
     """Raises NOT_SUPPORTED for a card that does not retire pages."""
     check_ecc(gpu)
-    if is_at_least(gpu, "ampere"):
+    if is_at_least(gpu.profile, "ampere"):
         raise NvmlError("NOT_SUPPORTED")
 
 
 def check_remaps_rows(gpu: Gpu) -> None:
     """Raises NOT_SUPPORTED for a card that does not remap rows, or has MIG devices, as nvml.h says."""
     check_ecc(gpu)
-    if gpu.instances or not is_at_least(gpu, "ampere"):
+    if gpu.instances or not is_at_least(gpu.profile, "ampere"):
         raise NvmlError("NOT_SUPPORTED")
 
 

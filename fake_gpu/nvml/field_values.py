@@ -36,7 +36,7 @@ def _answers(*numbers: int, kind: tuple[int, str] = _UNSIGNED) -> Callable[[Answ
 def field_values(call: Call, gpu: Gpu, count: int, entries: bytes) -> bytes:
     if count <= 0:
         raise NvmlError("INVALID_ARGUMENT")
-    seen_us = int(call.driver.wall_time() * 1e6)
+    seen_us = call.wall_us
     return b"".join(_entry(call, gpu, entries[at : at + 8], seen_us) for at in range(0, len(entries), _ENTRY.size))
 
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import struct
 
-from fake_gpu.derived import on_windows
+from fake_gpu.derived import ARCHITECTURES, is_at_least, on_windows
 from fake_gpu.gpu import Gpu
 from fake_gpu.nvml.codes import NvmlError
 from fake_gpu.nvml.dispatch import Call, nvml
 from fake_gpu.nvml.pack import PAIR, expect_version, known, number, one_of, text, u32
 
-ARCHITECTURES = ("kepler", "maxwell", "pascal", "volta", "turing", "ampere", "ada", "hopper", "blackwell")
-"""In the order of NVML's numbers, which begin with 2 for Kepler."""
+_KEPLER = 2
+"""NVML's number for the first architecture; the others follow."""
 
 _BRANDS = {
     "quadro": 1,
@@ -34,11 +34,6 @@ _PCI_V1 = struct.Struct("<16s4I")
 _PCI_V2 = struct.Struct("<16s5I")
 _PCI_V3 = struct.Struct("<16s5I32s")
 _PCI_EXT = struct.Struct("<8I32s")
-
-
-def is_at_least(gpu: Gpu, architecture: str) -> bool:
-    """Whether a card's architecture is this one or a later one."""
-    return ARCHITECTURES.index(gpu.profile.architecture) >= ARCHITECTURES.index(architecture)
 
 
 # -- names and numbers
@@ -111,7 +106,7 @@ def brand(call: Call, gpu: Gpu) -> bytes:
 
 @nvml("nvmlDeviceGetArchitecture")
 def architecture(call: Call, gpu: Gpu) -> bytes:
-    return u32(2 + ARCHITECTURES.index(gpu.profile.architecture))
+    return u32(_KEPLER + ARCHITECTURES.index(gpu.profile.architecture))
 
 
 @nvml("nvmlDeviceGetCudaComputeCapability")
@@ -136,7 +131,7 @@ def gsp_firmware_version(call: Call, gpu: Gpu) -> bytes:
 
 @nvml("nvmlDeviceGetGspFirmwareMode")
 def gsp_firmware_mode(call: Call, gpu: Gpu) -> tuple[bytes, bytes]:
-    if not is_at_least(gpu, "turing"):
+    if not is_at_least(gpu.profile, "turing"):
         raise NvmlError("NOT_SUPPORTED")
     return u32(1), u32(1)
 

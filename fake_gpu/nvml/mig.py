@@ -5,11 +5,11 @@ What a MIG device does not answer is NOT_SUPPORTED, as its utilization is. nvml.
 
 from __future__ import annotations
 
-import re
 import struct
 
 from fake_gpu.gpu import Gpu, Memory
 from fake_gpu.mig import MigInstance
+from fake_gpu.mig_layout import parse_name
 from fake_gpu.nvml import identity
 from fake_gpu.nvml.codes import NvmlError
 from fake_gpu.nvml.dispatch import Call, Handler, Outs, nvml, nvml_of_mig
@@ -22,7 +22,6 @@ _MIG_DEVICES = 7
 """At most on one card, of every kind that can be partitioned."""
 _MODES = 2
 _ATTRIBUTES = struct.Struct("<8IQ")
-_SLICES = re.compile(r"(?:(?P<compute>[0-9]+)c\.)?(?P<gpu>[0-9]+)g\.")
 _UNCORRECTED, _SRAM = 1, 7
 
 
@@ -129,19 +128,12 @@ def uuid(call: Call, instance: MigInstance, room: int | None, length: int) -> by
     return text(instance.uuid, room)
 
 
-def slices(name: str) -> tuple[int, int]:
-    """Of the GPU instance and of the compute instance, from a name: 3 and 1 of "1c.3g.40gb"."""
-    found = _SLICES.match(name)
-    if found is None:
-        return 0, 0
-    return int(found["gpu"]), int(found["compute"] or found["gpu"])
-
-
 @nvml_of_mig("nvmlDeviceGetAttributes", "nvmlDeviceGetAttributes_v2")
 def attributes(call: Call, instance: MigInstance) -> bytes:
     facts = instance.facts
     engines = (facts.multiprocessors, facts.copy_engines, facts.decoders, facts.encoders, facts.jpeg, facts.ofa)
-    return _ATTRIBUTES.pack(*engines, *slices(facts.name), facts.memory_mib)
+    named = parse_name(facts.name)
+    return _ATTRIBUTES.pack(*engines, named.slices, named.compute_slices, facts.memory_mib)
 
 
 def _memory(call: Call, instance: MigInstance) -> Memory:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from fake_gpu.derived import is_at_least
 from fake_gpu.gpu import Gpu
 from fake_gpu.nvml.codes import NvmlError
 from fake_gpu.nvml.dispatch import Call, nvml
-from fake_gpu.nvml.identity import is_at_least
 from fake_gpu.nvml.pack import u32, u64
 
 _PSTATE_UNKNOWN = 32
@@ -19,7 +19,7 @@ def milliwatts(watts: float) -> int:
 
 def energy_mj(gpu: Gpu, now_ns: int) -> int:
     """Millijoules at a time: the card's idle power since it was added. Raises NOT_SUPPORTED before Volta."""
-    if not is_at_least(gpu, "volta"):
+    if not is_at_least(gpu.profile, "volta"):
         raise NvmlError("NOT_SUPPORTED")
     return milliwatts(gpu.profile.power.idle) * max(0, now_ns - gpu.added_ns) // 1_000_000_000
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable
 
+from fake_gpu.derived import is_at_least
 from fake_gpu.gpu import Gpu
 from fake_gpu.mig import MigInstance
 from fake_gpu.nvml.codes import NvmlError
@@ -84,7 +85,7 @@ for _mode, _kind in enumerate(("Compute", "Graphics", "MPSCompute")):
 def process_details(call: Call, device: Gpu | MigInstance, request: bytes, room: int | None) -> tuple[bytes, bytes]:
     expect_version(request, 24)
     gpu = device.gpu if isinstance(device, MigInstance) else device
-    if gpu.profile.architecture not in ("hopper", "blackwell"):
+    if not is_at_least(gpu.profile, "hopper"):
         raise NvmlError("NOT_SUPPORTED")  # nvml.h: for Hopper or newer
     version, mode, count = _DETAIL_LIST.unpack_from(request)
     if mode >= len(_MODE_TYPES):
@@ -111,7 +112,7 @@ def _shares(call: Call, gpu: Gpu, after_us: int) -> tuple[int, list[tuple[int, .
     """
     if gpu.profile.mig:
         raise NvmlError("NOT_SUPPORTED")  # nvml.h: not for cards with MIG
-    seen_us = int(call.driver.wall_time() * 1e6)
+    seen_us = call.wall_us
     doing = gpu.activity
     card = (doing.gpu_percent, doing.memory_percent, doing.encoder_percent, doing.decoder_percent)
     listed = gpu.listed_at(call.now_ns)

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Final, NamedTuple
 
-from fake_gpu.derived import bar1_used, clock_mhz
+from fake_gpu.derived import bar1_used, clock_mhz, is_at_least
 from fake_gpu.gpu import Gpu
 from fake_gpu.process import Process
 from fake_gpu.smi import fields_load, log_groups
@@ -69,7 +69,6 @@ _DMON: Final[dict[str, tuple[_Metric, ...]]] = {
         _Metric("txpci", "MB/s", lambda r: str(r.gpu.activity.pcie_tx_kib_s // 1024)),
     ),
 }
-_WITH_GPM: Final = frozenset({"hopper", "blackwell"})
 ENGINES: Final = ("sm", "mem", "enc", "dec", "jpg", "ofa")
 """What a process uses, by the headings of `pmon`."""
 
@@ -110,7 +109,7 @@ def _gpm_metric(number: str) -> _Metric:
     heading, unit = GPM_METRICS[number]
 
     def read(reading: Reading) -> str:
-        if reading.profile.architecture not in _WITH_GPM:
+        if not is_at_least(reading.profile, "hopper"):
             return "-"
         activity = reading.gpu.activity
         known = {"1": activity.gpu_percent, "2": activity.gpu_percent, "10": activity.memory_percent}
