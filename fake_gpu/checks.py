@@ -19,7 +19,7 @@ from fake_gpu.mig_layout import check_devices
 from fake_gpu.nvml.abi import functions
 from fake_gpu.process import ComputeType
 from fake_gpu.profile import Profile, load_profile
-from fake_gpu.table import Refused, refusing
+from fake_gpu.toml.table import Refused, refusing
 from fake_gpu.units import MIB, Size, parse_size
 
 if TYPE_CHECKING:

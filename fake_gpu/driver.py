@@ -32,7 +32,7 @@ from fake_gpu.process import ComputeType, Death, Process, open_pidfd
 from fake_gpu.profile import Profile
 from fake_gpu.puppet import start_puppet
 from fake_gpu.ramp import DEFAULT_RECLAIM, Ramp, checked_ramp
-from fake_gpu.table import refusing
+from fake_gpu.toml.table import refusing
 from fake_gpu.units import Duration, Size, parse_duration
 
 FIRST_VIRTUAL_PID = 4_194_305

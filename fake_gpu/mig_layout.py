@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from fake_gpu.errors import InvalidValue
-from fake_gpu.table import Refused
+from fake_gpu.toml.table import Refused
 from fake_gpu.units import GIB, format_size
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from fake_gpu.errors import DriverStateError, InvalidValue
 from fake_gpu.fault import Fault
 from fake_gpu.mig import instances_of
 from fake_gpu.profile import MigDevice
-from fake_gpu.table import Refused, dotted
+from fake_gpu.toml.table import Refused, dotted
 from fake_gpu.units import MIB, Duration
 
 if TYPE_CHECKING:

@@ -14,8 +14,8 @@ import msgspec
 
 from fake_gpu import mig_layout, values
 from fake_gpu.errors import InvalidValue
-from fake_gpu.table import Refused, Table, refusing
-from fake_gpu.toml_file import decode, read_text
+from fake_gpu.toml.file import decode, read_text
+from fake_gpu.toml.table import Refused, Table, refusing
 
 _HERE = Path(__file__).parent / "profiles"
 _DTD: Final = re.compile(r"[A-Za-z0-9_.-]+")

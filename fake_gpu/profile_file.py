@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 import msgspec
 
 from fake_gpu.profile import Profile
+from fake_gpu.toml.write import written_key, written_text
 
-_BARE_KEY: Final = re.compile(r"[A-Za-z0-9_-]+")
 _HEXADECIMAL: Final = frozenset({"device_id", "subsystem_id"})
 _LOG_COMMENT: Final = "# nvidia-smi -q: label | element of -q -x | value; {field} is what the card says now."
 
@@ -31,7 +30,7 @@ def to_toml(profile: Profile, source: str) -> str:
         if "'''" not in log and all(row.isprintable() for row in rows):
             lines += [_LOG_COMMENT, "log = '''", *rows, "'''"]
         else:  # a text in one line, in which everything can be escaped
-            lines += [_LOG_COMMENT, f"log = {_text(log)}"]
+            lines += [_LOG_COMMENT, f"log = {written_text(log)}"]
     for key, value in values.items():
         if isinstance(value, dict) and value:
             lines += ["", f"[{key}]", *_table(value)]
@@ -47,11 +46,7 @@ def _table(values: Mapping[str, Any]) -> Iterator[str]:
         if isinstance(value, dict):
             yield f"{key} = {{ {', '.join(f'{name} = {one}' for name, one in value.items())} }}"
         else:
-            yield f"{_key(key)} = {_value(key, value)}"
-
-
-def _key(key: str) -> str:
-    return key if _BARE_KEY.fullmatch(key) else _text(key)
+            yield f"{written_key(key)} = {_value(key, value)}"
 
 
 def _value(key: str, value: object) -> str:
@@ -63,9 +58,4 @@ def _value(key: str, value: object) -> str:
         return f"{value:g}" if value == round(value, 4) and abs(value) < 1e6 else repr(value)
     if isinstance(value, list | tuple):
         return f"[{', '.join(_value(key, one) for one in value)}]"
-    return _text(str(value))
-
-
-def _text(text: str) -> str:
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
-    return '"' + "".join(one if one.isprintable() else f"\\U{ord(one):08X}" for one in escaped) + '"'
+    return written_text(str(value))

@@ -17,7 +17,7 @@ from fake_gpu.errors import FakeGpuError, InvalidValue
 
 if TYPE_CHECKING:
     from fake_gpu.driver import Driver
-    from fake_gpu.machine import GpuSpec, Machine, ProcessSpec
+    from fake_gpu.machine.spec import GpuSpec, MachineSpec, ProcessSpec
 
 _CANNOT_RUN, _NOT_FOUND, _KILLED_BY = 126, 127, 128
 """What a shell reports for a command that cannot be executed, is not there, or (and its number) a signal has ended."""
@@ -65,10 +65,10 @@ def run(
     _end_as(status)
 
 
-def _run(words: list[str], machine: "Machine", source: Path | None, *, report: bool) -> int:
+def _run(words: list[str], machine: "MachineSpec", source: Path | None, *, report: bool) -> int:
     """CMD's exit status, -n where signal n ended it or came before it could start. Raises FakeGpuError."""
     from fake_gpu import foreground
-    from fake_gpu.furnish import furnish, new_driver
+    from fake_gpu.machine.furnish import furnish, new_driver
 
     with new_driver(machine, source) as driver:
         due = furnish(driver, machine, source)
@@ -90,13 +90,13 @@ def _end_as(status: int) -> NoReturn:
     raise typer.Exit(status if status >= 0 else _KILLED_BY - status)
 
 
-def _machine(path: Path | None, gpus: list[str], processes: list[str], reclaim: str | None) -> "Machine":
+def _machine(path: Path | None, gpus: list[str], processes: list[str], reclaim: str | None) -> "MachineSpec":
     """The file's machine, with the options' cards and processes behind its own."""
-    from fake_gpu.machine import GpuSpec, Machine, parse_ramp, read_machine
+    from fake_gpu.machine.spec import GpuSpec, MachineSpec, parse_ramp, read_machine_spec
 
     if reclaim is not None:
         parse_ramp(reclaim)  # refused as an option's, not as the file's
-    machine = Machine() if path is None else read_machine(path)
+    machine = MachineSpec() if path is None else read_machine_spec(path)
     cards = (*machine.gpu, *map(_gpu, gpus))
     return msgspec.structs.replace(
         machine,
@@ -107,8 +107,8 @@ def _machine(path: Path | None, gpus: list[str], processes: list[str], reclaim: 
 
 
 def _gpu(text: str) -> "GpuSpec":
-    from fake_gpu.machine import GpuSpec
-    from fake_gpu.table import Refused
+    from fake_gpu.machine.spec import GpuSpec
+    from fake_gpu.toml.table import Refused
 
     match = _GPU.fullmatch(text)
     if match is None or int(match[1] or 1) == 0:
@@ -120,8 +120,8 @@ def _gpu(text: str) -> "GpuSpec":
 
 
 def _process(text: str) -> "ProcessSpec":
-    from fake_gpu.machine import ProcessSpec
-    from fake_gpu.table import Refused
+    from fake_gpu.machine.spec import ProcessSpec
+    from fake_gpu.toml.table import Refused
 
     index, _, rest = text.partition(":")
     size, _, name = rest.partition(":")

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fake_gpu import InvalidValue
-from fake_gpu.furnish import new_driver
-from fake_gpu.machine import read_machine
+from fake_gpu.machine.furnish import new_driver
+from fake_gpu.machine.spec import read_machine_spec
 
 FILE = """driver_version = "590.48.01"
 cuda_version = "13.1"
@@ -149,7 +149,7 @@ WRONG = {
 def refused(path: Path, text: str) -> str:
     path.write_text(text, encoding="utf-8")
     with pytest.raises(InvalidValue) as told:
-        new_driver(read_machine(path), path)
+        new_driver(read_machine_spec(path), path)
     return str(told.value)
 
 
@@ -171,7 +171,7 @@ def test_every_key_of_the_file_is_edited(tmp_path: Path) -> None:
     """And the file itself is right."""
     path = tmp_path / "machine.toml"
     path.write_text(FILE, encoding="utf-8")
-    new_driver(read_machine(path), path)
+    new_driver(read_machine_spec(path), path)
     edited = {place_of(key) for key in WRONG}
     keys = {place for place, line in enumerate(LINES) if " = " in line}
     assert {LINES[place] for place in keys - edited} == {'at = "3s"', 'at = "2s"', 'at = "4s"', 'memory = "1 GiB"'} | {
@@ -252,7 +252,7 @@ def test_a_machine_from_a_pipe_is_read_once(tmp_path: Path) -> None:
     os.mkfifo(path)
     writer = threading.Thread(target=path.write_text, args=("[[process]]\nmemory = 1\n",))
     writer.start()
-    machine = read_machine(path)
+    machine = read_machine_spec(path)
     writer.join()
     with pytest.raises(InvalidValue, match=r"^there is no GPU 0: the machine has 0"):
         new_driver(machine, path)
@@ -279,7 +279,7 @@ def test_what_happens_has_to_be_possible_then(tmp_path: Path, events: list[str],
     path = tmp_path / "machine.toml"
     if said is None:
         path.write_text(text, encoding="utf-8")
-        new_driver(read_machine(path), path)
+        new_driver(read_machine_spec(path), path)
     else:
         place = int(said[6])
         assert f"line {6 + 3 * place}, {said}" in refused(path, text)

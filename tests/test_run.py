@@ -13,7 +13,7 @@ import pytest
 from run_command import COMMAND, run
 
 from fake_gpu import InvalidValue
-from fake_gpu.machine import read_machine
+from fake_gpu.machine.spec import read_machine_spec
 from pytest_vramsettle import cli
 
 CliRunner = pytest.importorskip("typer.testing").CliRunner
@@ -182,7 +182,7 @@ def test_a_file_that_does_not_fit(tmp_path: Path, changed: str, into: str, said:
     file = tmp_path / "m.toml"
     file.write_text(MACHINE.replace(changed, into, 1))
     with pytest.raises(InvalidValue, match=re.escape(said)) as refused:
-        read_machine(file)
+        read_machine_spec(file)
     assert str(file) in str(refused.value)
 
 

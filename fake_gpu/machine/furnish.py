@@ -12,16 +12,16 @@ from fake_gpu import values
 from fake_gpu.driver import Driver
 from fake_gpu.errors import InvalidValue
 from fake_gpu.gpu import Gpu
-from fake_gpu.machine import MANY, Machine, parse_ramp
+from fake_gpu.machine.spec import MANY, MachineSpec, parse_ramp
 from fake_gpu.process import Process
 from fake_gpu.ramp import DEFAULT_RECLAIM
-from fake_gpu.table import Refused, Step, refusing
-from fake_gpu.toml_file import located, read_text
-from fake_gpu.toml_lines import line_of
+from fake_gpu.toml.file import located, read_text
+from fake_gpu.toml.lines import line_of
+from fake_gpu.toml.table import Refused, Step, refusing
 from fake_gpu.units import format_duration
 
 
-def new_driver(machine: Machine, source: Path | None = None) -> Driver:
+def new_driver(machine: MachineSpec, source: Path | None = None) -> Driver:
     """Its driver, not started. Raises InvalidValue where the parts of the machine do not fit together.
 
     `source` is the file that it was read from, for the message.
@@ -36,7 +36,7 @@ def new_driver(machine: Machine, source: Path | None = None) -> Driver:
     )
 
 
-def furnish(driver: Driver, machine: Machine, source: Path | None = None) -> list[float]:
+def furnish(driver: Driver, machine: MachineSpec, source: Path | None = None) -> list[float]:
     """Gives a started driver what the machine has: cards, real processes, faults, events.
 
     Returns the seconds from now at which events are due: nothing ticks, so whoever wants one on time, and not at the
@@ -67,7 +67,7 @@ def _told(source: Path | None) -> Iterator[None]:
 # -- checks
 
 
-def _check_cards(machine: Machine) -> None:
+def _check_cards(machine: MachineSpec) -> None:
     count = 0
     uuids: set[str] = set()
     for place, spec in enumerate(machine.gpu):
@@ -81,7 +81,7 @@ def _check_cards(machine: Machine) -> None:
         uuids.add(spec.uuid)
 
 
-def _check_processes(machine: Machine) -> None:
+def _check_processes(machine: MachineSpec) -> None:
     for place, process in enumerate(machine.process):
         for number, index in enumerate(process.gpus):
             steps: tuple[Step, ...] = () if isinstance(process.gpu, int) else (number,)
@@ -91,13 +91,13 @@ def _check_processes(machine: Machine) -> None:
             _check_index(machine, fault.gpu, ("fault", place, "gpu"))
 
 
-def _check_index(machine: Machine, index: int, steps: tuple[Step, ...]) -> None:
+def _check_index(machine: MachineSpec, index: int, steps: tuple[Step, ...]) -> None:
     count = sum(spec.count for spec in machine.gpu)
     if index >= count:
         raise Refused(steps, f"there is no GPU {index}: the machine has {count}, counted from 0")
 
 
-def _check_events(machine: Machine) -> None:
+def _check_events(machine: MachineSpec) -> None:
     """In the order of their times: what is lost or removed has to be there, what is restored has to be away."""
     away: dict[int, str] = {}
     dead: dict[int, str] = {}
@@ -127,7 +127,7 @@ def _check_events(machine: Machine) -> None:
 # -- what is made
 
 
-def _add_cards(driver: Driver, machine: Machine) -> list[Gpu]:
+def _add_cards(driver: Driver, machine: MachineSpec) -> list[Gpu]:
     gpus = []
     for place, spec in enumerate(machine.gpu):
         for _ in range(spec.count):
@@ -144,7 +144,7 @@ def _add_cards(driver: Driver, machine: Machine) -> list[Gpu]:
     return gpus
 
 
-def _add_processes(driver: Driver, machine: Machine, gpus: list[Gpu]) -> list[Process]:
+def _add_processes(driver: Driver, machine: MachineSpec, gpus: list[Gpu]) -> list[Process]:
     usual = DEFAULT_RECLAIM if machine.reclaim is None else parse_ramp(machine.reclaim)
     processes = []
     for place, spec in enumerate(machine.process):
@@ -160,14 +160,14 @@ def _add_processes(driver: Driver, machine: Machine, gpus: list[Gpu]) -> list[Pr
     return processes
 
 
-def _add_faults(driver: Driver, machine: Machine, gpus: list[Gpu]) -> None:
+def _add_faults(driver: Driver, machine: MachineSpec, gpus: list[Gpu]) -> None:
     for place, spec in enumerate(machine.fault):
         with refusing("fault", place):
             gpu = None if spec.gpu is None else gpus[spec.gpu]
             driver.inject(spec.fault(), via=spec.via, gpu=gpu, after=spec.after, times=spec.times)
 
 
-def _add_events(driver: Driver, machine: Machine, gpus: list[Gpu], processes: list[Process]) -> list[float]:
+def _add_events(driver: Driver, machine: MachineSpec, gpus: list[Gpu], processes: list[Process]) -> list[float]:
     for spec in machine.event:
         deed, index = spec.deed
         driver.at(spec.at, _killer(processes[index]) if deed == "kill" else getattr(gpus[index], deed))

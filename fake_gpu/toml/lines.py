@@ -9,7 +9,7 @@ from typing import Final
 
 import msgspec
 
-from fake_gpu.table import Step
+from fake_gpu.toml.table import Step
 
 Path = tuple[Step, ...]
 

@@ -19,8 +19,8 @@ from fake_gpu.gpu import check_fits
 from fake_gpu.process import ComputeType
 from fake_gpu.profile import Profile
 from fake_gpu.ramp import Ramp
-from fake_gpu.table import Refused, Table, refusing
-from fake_gpu.toml_file import decode, read_text
+from fake_gpu.toml.file import decode, read_text
+from fake_gpu.toml.table import Refused, Table, refusing
 from fake_gpu.units import parse_duration, parse_size
 
 Count = Annotated[int, msgspec.Meta(ge=0)]
@@ -177,7 +177,7 @@ class EventSpec(Table, frozen=True, kw_only=True):
         self.deed  # noqa: B018 - it raises
 
 
-class Machine(Table, frozen=True, kw_only=True):
+class MachineSpec(Table, frozen=True, kw_only=True):
     """All of a file."""
 
     driver_version: str = "590.48.01"
@@ -199,13 +199,13 @@ class Machine(Table, frozen=True, kw_only=True):
                 parse_ramp(self.reclaim)
 
 
-def read_machine(path: Path) -> Machine:
+def read_machine_spec(path: Path) -> MachineSpec:
     """A machine from a file. Raises InvalidValue, with the file, the line and the key, for what cannot be.
 
     A process, a fault or an event may be of cards that are not in the file: `furnish.new_driver` knows them all.
     """
     what = f"the machine {path}"
-    return decode(read_text(path, what), Machine, what)
+    return decode(read_text(path, what), MachineSpec, what)
 
 
 def parse_ramp(text: str) -> Ramp:

@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 import msgspec
 
 from fake_gpu.errors import InvalidValue
-from fake_gpu.table import Refused, Step, dotted, refusal
-from fake_gpu.toml_lines import line_of
+from fake_gpu.toml.lines import line_of
+from fake_gpu.toml.table import Refused, Step, dotted, refusal
 
 T = TypeVar("T")
 

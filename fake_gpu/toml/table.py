@@ -12,11 +12,11 @@ from typing import Any
 import msgspec
 
 from fake_gpu.errors import FakeGpuError, InvalidValue
+from fake_gpu.toml.write import written_key
 
 Step = str | int
 """A key, or a place in an array, counted from 0."""
 
-_BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 _WHERE = re.compile(r" - at (?:`key` in )?`\$([^`]*)`$")
 _UNKNOWN = re.compile(r"unknown field `([^`]*)`")
 _MISSING = re.compile(r"missing required field `([^`]*)`")
@@ -102,9 +102,5 @@ def _steps(path: str) -> Iterator[Step]:
 
 def dotted(steps: Sequence[Step]) -> str:
     """Such as "gpu[0].memory", as a TOML file has keys; the whole file is "the file"."""
-    shown = (f"[{step}]" if isinstance(step, int) else f".{_key(step)}" for step in steps)
+    shown = (f"[{step}]" if isinstance(step, int) else f".{written_key(step)}" for step in steps)
     return "".join(shown).lstrip(".") or "the file"
-
-
-def _key(step: str) -> str:
-    return step if _BARE_KEY.fullmatch(step) else f'"{step}"'
