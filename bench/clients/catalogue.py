@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
-MIB = 1 << 20
-GIB = 1 << 30
+from fake_gpu.units import GIB, MIB
 
 Source = Literal["PyPI", "Debian", "npm"]
 
@@ -39,6 +38,8 @@ class Client:
         return self.place or self.name.split(" ")[0]
 
 
+_WITH_TORCH: Final = ("torch", "nvidia-ml-py", "accelerate", "msgspec")
+
 CLIENTS = (
     # -- NVML
     Client(
@@ -70,14 +71,14 @@ CLIENTS = (
     Client("zeus", ("zeus",), memory=False, remark="power, and energy that grows"),
     Client(
         "torch (helpers)",
-        ("torch", "nvidia-ml-py", "accelerate", "msgspec"),
+        _WITH_TORCH,
         place="torch",
         reserved=True,
         remark="torch.cuda.device_memory_used and power_draw, without the CUDA context that they ask for first",
     ),
     Client(
         "torch (count)",
-        ("torch", "nvidia-ml-py", "accelerate", "msgspec"),
+        _WITH_TORCH,
         place="torch",
         memory=False,
         remark="device_count; is_available with PYTORCH_NVML_BASED_CUDA_CHECK=1",
@@ -126,7 +127,7 @@ CLIENTS = (
     ),
     Client(
         "torch.utils.collect_env",
-        ("torch", "nvidia-ml-py", "accelerate", "msgspec"),
+        _WITH_TORCH,
         reader="smi",
         place="torch",
         memory=False,

@@ -10,6 +10,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cache
 from itertools import chain, repeat
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -322,10 +323,7 @@ def _encode(code: int, outs: Outs, present: list[bool]) -> bytes:
     return b"".join(pieces)
 
 
-_cached: list[Entry] = []
-
-
-def _entries() -> list[Entry]:
-    if not _cached:
-        _cached.extend(map(Entry, functions()))
-    return _cached
+@cache
+def _entries() -> tuple[Entry, ...]:
+    """Of the whole table, once every implementation is registered."""
+    return tuple(map(Entry, functions()))
