@@ -35,7 +35,7 @@ Parts = tuple[str, ...]
 
 _WORD = re.compile(r"(self\.|cls\.|super\(\)\.|[.\"'])?([A-Za-z_]\w*)")
 _IMPORT = re.compile(
-    r"^[ \t;]*(?:.*;[ \t]*)?"
+    r"^[ \t;]*(?:.*[;:][ \t]*)?"
     r"(?:from[ \t]+(\.*)[ \t]*([\w.]*)[ \t]+import[ \t]*(\([^)]*\)|[^\n;]*)|import[ \t]+([^\n;#]*))",
     re.MULTILINE,
 )
