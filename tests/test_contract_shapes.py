@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import shapes_corners
+import shapes_given_back
 import shapes_hard
 import shapes_hidden
 import shapes_inherited
@@ -31,6 +32,7 @@ MODULES = (
     shapes_reached,
     shapes_renamed,
     shapes_inherited,
+    shapes_given_back,
 )
 BAD = [shape for module in MODULES for shape in module.BAD]
 GOOD = [shape for module in MODULES for shape in module.GOOD]
