@@ -25,6 +25,8 @@ from pytest_vramsettle.contracts.source import ClassInfo, Function, Module, Unit
 _ENTERED = ("__enter__", "__exit__", "__aenter__", "__aexit__")
 _GOALS = {"at", "then", "reset", "kill", "stamp"}
 _REWRITING = frozenset({"setattr", "__dict__", "vars", "__setattr__", "delattr"})
+_CALLBACK = "add_done_callback"
+_ENDING = frozenset({"set_result", "set_exception", "cancel"})
 Spread = set[tuple[str, str]]
 
 
@@ -181,6 +183,8 @@ class Backstop:
         yield from self._methods(Guess(held.classes), "__call__", spread)
         if name in ("wait", "wait_for") and (event := dotted(base)):
             yield from self._setting(event[-1])
+        if name in _ENDING:
+            yield from self._called_back()
 
     def _setting(self, event: str) -> Iterator[Unit]:
         """Who waits for an event waits for those who set it."""
@@ -188,6 +192,18 @@ class Backstop:
             for _, unit in module.by_word.get(event, ()) if event in module.identifiers else ():
                 if f"{event}.set(" in unit.text:
                     yield unit
+
+    def _called_back(self) -> Iterator[Unit]:
+        """Who ends a future runs the functions that wait for that, whichever future they were given to."""
+        for module in self.run.scope.modules:
+            for _, unit in module.by_word.get(_CALLBACK, ()) if _CALLBACK in module.identifiers else ():
+                adding = (node for node in unit.nodes if isinstance(node, ast.Call) and node.args)
+                for given in (node.args[0] for node in adding if dotted(node.func)[-1:] == (_CALLBACK,)):
+                    meant = any(_is_meant(given, pattern) for pattern in self.patterns)
+                    if isinstance(given, ast.Attribute) and not meant:
+                        yield from self._methods(self.guesses.of(given.value, unit), given.attr, None)
+                    else:
+                        yield unit
 
     def _methods(self, guess: Guess, name: str, spread: Spread | None) -> Iterator[Unit]:
         for cls in guess.classes:
