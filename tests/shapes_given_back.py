@@ -130,6 +130,14 @@ def load(self):
 def load(self):
     with self._lock:
         return sum(1 for service in self.others if service.go())
+--- a wait of an object that another object has
+def load(self, item: Giver):
+    with self._lock:
+        item.owner._wait()
+--- a helper given and annotated, of which it is not known whose it is
+def load(self, item: Service):
+    with self._lock:
+        item.go()
 --- a manager that gives another object, further down
 def load(self, item):
     with self._lock:
