@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
@@ -42,7 +43,20 @@ def _virtual_clock(request: pytest.FixtureRequest) -> Iterator[VirtualClock]:
     """The test's clock, under a name that no suite has for a fixture of its own."""
     from pytest_vramsettle.stretch import stretch
 
-    yield from stretch(request.node)
+    stretching = contextmanager(stretch)(request.node)
+    # A test may ask for the clock after it has traced locks, and the clock goes first then.
+    with _locks_changing_clocks(request.node):
+        clock = stretching.__enter__()
+    try:
+        yield clock
+    finally:
+        with _locks_changing_clocks(request.node):
+            stretching.__exit__(None, None, None)
+
+
+def _locks_changing_clocks(item: pytest.Item) -> AbstractContextManager[None]:
+    traced = item.stash.get(LOCKS_KEY, None)
+    return traced.changing_clocks() if traced is not None else nullcontext()
 
 
 @pytest.fixture

@@ -59,7 +59,7 @@ def test_sarif_has_related_locations_and_fingerprints_that_survive_moved_lines(a
     assert (first["version"], one["ruleId"], one["level"]) == ("2.1.0", "wait-outside-the-lock", "error")
     location = one["locations"][0]["physicalLocation"]
     assert location["artifactLocation"]["uri"] == "src/myapp/backend.py"
-    assert location["region"] == {"startLine": 36, "startColumn": 9, "endColumn": 37}
+    assert location["region"] == {"startLine": 36, "startColumn": 9, "endLine": 36, "endColumn": 37}
     related = [each["physicalLocation"]["region"]["startLine"] for each in one["relatedLocations"]]
     assert related == [28, 29]
     assert one["partialFingerprints"] == other["partialFingerprints"]

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 import shapes_corners
+import shapes_given_back
 import shapes_hard
 import shapes_hidden
 import shapes_inherited
+import shapes_later
 import shapes_listed_hold
 import shapes_listed_rest
 import shapes_more
@@ -31,6 +33,8 @@ MODULES = (
     shapes_reached,
     shapes_renamed,
     shapes_inherited,
+    shapes_given_back,
+    shapes_later,
 )
 BAD = [shape for module in MODULES for shape in module.BAD]
 GOOD = [shape for module in MODULES for shape in module.GOOD]

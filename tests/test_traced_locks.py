@@ -278,6 +278,43 @@ def test_holds({arguments}):
     result.stdout.fnmatch_lines(["*HoldFailure: _lock was held for 2 s, taken at *; max_hold('_lock', 0.5) allows*"])
 
 
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        ("clock(); trace(); backend._lock.acquire(); time.sleep(2)", "2 s"),
+        ("trace(); clock(); backend._lock.acquire(); time.sleep(2)", "2 s"),
+        ("trace(); backend._lock.acquire(); clock(); time.sleep(2)", "2 s"),
+        ("trace(); backend._lock.acquire(); clock(); time.sleep(2); backend._lock.release()", "2 s"),
+        ("trace(); backend._lock.acquire(); clock(); time.sleep(0.25)", ""),
+        ("trace(); clock(); backend._lock.acquire(); time.sleep(0.25)", ""),
+    ],
+)
+def test_a_clock_that_the_test_asks_for_itself_is_the_one_that_counts(
+    pytester: pytest.Pytester, body: str, told: str
+) -> None:
+    pytester.makepyfile(
+        f"""
+import threading, time
+import pytest
+
+class Backend:
+    def __init__(self):
+        self._lock = threading.Lock()
+
+@pytest.mark.max_hold("_lock", 0.5)
+def test_holds(traced_locks, request):
+    backend = Backend()
+    def clock(): request.getfixturevalue("monotonic_clock")
+    def trace(): traced_locks(backend, "_lock")
+    {body}
+"""
+    )
+    result = pytester.runpytest_inprocess("-p", "no:cacheprovider")
+    result.assert_outcomes(passed=1, errors=1 if told else 0)
+    if told:
+        result.stdout.fnmatch_lines([f"*HoldFailure: _lock was held for {told}, taken at *max_hold('_lock', 0.5)*"])
+
+
 def test_another_thread_that_has_it_meanwhile_can_take_it(
     monotonic_clock: VirtualClock, traced_locks: TracedLocks
 ) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from _thread import get_ident
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from threading import Thread
 from time import monotonic_ns
@@ -18,6 +19,9 @@ Holder = Any
 
 Taken = tuple[str, int, CodeType, int]
 """A lock's name, since when it is held, and the code and the offset in it that took it."""
+
+Ended = tuple[str, Holder, int, int, CodeType, int]
+"""A lock's name, its holder, from when to when, and what took it."""
 
 
 def now_ns() -> int:
@@ -70,7 +74,9 @@ class LockTrace:
         self.calls: list[WatchedCall] = []
         # By holder, not by thread number, which is given out again.
         self.stacks: dict[Holder, list[Taken]] = {}
-        self.ended: list[tuple[str, Holder, int, int, CodeType, int]] = []
+        self.ended: list[Ended] = []
+        # The parts of holds that lasted as the clock changed: nobody let go of the lock.
+        self._parts: list[Ended] = []
         self.edges: dict[tuple[str, str], str] = {}
 
     def began(self, name: str, holder: Holder, code: CodeType, at: int) -> None:
@@ -113,18 +119,31 @@ class LockTrace:
             found.setdefault(name, place_of(code, line))
         return tuple(found.items())
 
-    @property
-    def holds(self) -> list[Hold]:
-        """All that have ended, in the order of their ends, and those that last until now."""
+    @contextmanager
+    def changing_clocks(self) -> Iterator[None]:
+        """What is held while the time becomes that of another clock is two holds: no number spans both."""
+        self._parts += self._lasting()
+        try:
+            yield
+        finally:
+            current = now_ns()
+            for stack in list(self.stacks.values()):
+                stack[:] = [(name, current, code, line) for name, _, code, line in stack]
+
+    def _lasting(self) -> list[Ended]:
         current = now_ns()
-        lasting = [
+        return [
             (name, holder, start, current, code, line)
             for holder, stack in list(self.stacks.items())
             for name, start, code, line in stack
         ]
+
+    @property
+    def holds(self) -> list[Hold]:
+        """All that have ended, in the order of their ends, and those that last until now."""
         return [
             Hold(name, holder, start, end, place_of(code, line))
-            for name, holder, start, end, code, line in [*self.ended, *lasting]
+            for name, holder, start, end, code, line in [*self.ended, *self._parts, *self._lasting()]
         ]
 
     def longest(self, lock: str) -> Hold | None:

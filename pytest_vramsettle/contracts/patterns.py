@@ -69,7 +69,10 @@ class Pattern:
             return "yes" if attrs == parts or len(parts) == 1 else None
         if isinstance(path.root, Obj):
             if not is_family(path.root.cls):
-                return "maybe" if len(parts) > 1 and attrs[-len(parts) :] == parts else None
+                if len(parts) > 1:
+                    return "maybe" if attrs[-len(parts) :] == parts else None
+                # What another object has may be one of the class: `service.backend._wait()`.
+                return "maybe" if len(attrs) > 1 and parts[-1] not in COMMON else None
             if attrs == parts:
                 return "yes"
             return "maybe" if attrs[-len(parts) :] == parts and parts[-1] not in COMMON else None

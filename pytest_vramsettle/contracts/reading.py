@@ -5,10 +5,11 @@ from __future__ import annotations
 import functools
 import gc
 import io
+import os
 import sysconfig
 import tokenize
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from pytest_vramsettle.contracts.errors import SourceError
@@ -110,7 +111,33 @@ def offered_modules(name: str, roots: Iterable[Path], sources: Iterable[str]) ->
                 yield f"{parent}.{path.stem}" if parent else path.stem
 
 
-def is_opaque(home: Path, name: str) -> bool:
-    """Whether the module is there in a form that is not read: compiled, or of types."""
-    path = home.joinpath(*name.split("."))
-    return any(each.suffix in _OTHER for each in path.parent.glob(f"{path.name}.*"))
+class Directories:
+    """What lies in directories; each is listed once, however many modules are looked for in it."""
+
+    def __init__(self) -> None:
+        self._listed: dict[tuple[Path, str], tuple[frozenset[str], frozenset[str]]] = {}
+
+    def is_opaque(self, home: Path, name: str) -> bool:
+        """Whether the module is there in a form that is not read: compiled, or of types."""
+        parent, _, last = name.rpartition(".")
+        return last in self._list(home, parent)[0]
+
+    def is_one(self, home: Path, name: str) -> bool:
+        """Whether the module is a directory."""
+        parent, _, last = name.rpartition(".")
+        return last in self._list(home, parent)[1]
+
+    def _list(self, home: Path, package: str) -> tuple[frozenset[str], frozenset[str]]:
+        key = home, package
+        if key not in self._listed:
+            folder = home.joinpath(*package.split(".")) if package else home
+            opaque: set[str] = set()
+            folders: set[str] = set()
+            with suppress(OSError), os.scandir(folder) as entries:
+                for entry in entries:
+                    if Path(entry.name).suffix in _OTHER:
+                        opaque.add(entry.name.partition(".")[0])
+                    if entry.is_dir():
+                        folders.add(entry.name)
+            self._listed[key] = frozenset(opaque), frozenset(folders)
+        return self._listed[key]

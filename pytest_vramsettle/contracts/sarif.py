@@ -21,11 +21,21 @@ _SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
 def sarif(outcomes: Iterable[Outcome], version: str, base: FilePath) -> str:
     """One result for each finding; fingerprints hold while lines move. Paths are relative to `base`."""
     every = list(outcomes)
-    rules = [{"id": each.contract, "shortDescription": {"text": each.text}} for each in every]
+    rules = [_rule(each) for each in every]
     results = [result for each in every for result in _results(each, base)]
     driver = {"name": "vramsettle check", "version": version, "rules": rules}
     run = {"tool": {"driver": driver}, "columnKind": "unicodeCodePoints", "results": results}
     return json.dumps({"$schema": _SCHEMA, "version": "2.1.0", "runs": [run]}, indent=2)
+
+
+def _rule(outcome: Outcome) -> dict[str, Any]:
+    """With the descriptions that GitHub's code scanning requires of a rule."""
+    return {
+        "id": outcome.contract,
+        "shortDescription": {"text": outcome.text},
+        "fullDescription": {"text": f"{outcome.text}, on every path through the code."},
+        "help": {"text": "Mend the code at the place shown, or waive the contract with a reason."},
+    }
 
 
 def _results(outcome: Outcome, base: FilePath) -> Iterable[dict[str, Any]]:
@@ -38,7 +48,9 @@ def _results(outcome: Outcome, base: FilePath) -> Iterable[dict[str, Any]]:
 
 
 def _bare(outcome: Outcome, text: str, base: FilePath, level: str = "") -> dict[str, Any]:
-    location = {"physicalLocation": {"artifactLocation": {"uri": _uri(outcome.path, base)}}}
+    # Code scanning shows nothing without a region; of the whole file it is its beginning.
+    region = {"startLine": 1, "startColumn": 1, "endLine": 1, "endColumn": 1}
+    location = {"physicalLocation": {"artifactLocation": {"uri": _uri(outcome.path, base)}, "region": region}}
     result = {
         "ruleId": outcome.contract,
         "level": level or _LEVELS[outcome.verdict],
@@ -79,7 +91,7 @@ def _waived(outcome: Outcome, result: dict[str, Any]) -> dict[str, Any]:
 
 def _location(place: Place, base: FilePath) -> dict[str, Any]:
     start, end = columns(place)
-    region = {"startLine": place.line, "startColumn": start + 1, "endColumn": end + 1}
+    region = {"startLine": place.line, "startColumn": start + 1, "endLine": place.line, "endColumn": end + 1}
     return {"physicalLocation": {"artifactLocation": {"uri": _uri(place.path, base)}, "region": region}}
 
 

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING
 
 from pytest_vramsettle.contracts.errors import SourceError
 from pytest_vramsettle.contracts.reading import (
+    Directories,
     given_modules,
     is_library,
-    is_opaque,
     is_production,
     offered_modules,
     read_source,
@@ -35,7 +35,7 @@ Parts = tuple[str, ...]
 
 _WORD = re.compile(r"(self\.|cls\.|super\(\)\.|[.\"'])?([A-Za-z_]\w*)")
 _IMPORT = re.compile(
-    r"^[ \t;]*(?:.*;[ \t]*)?"
+    r"^[ \t;]*(?:.*[;:][ \t]*)?"
     r"(?:from[ \t]+(\.*)[ \t]*([\w.]*)[ \t]+import[ \t]*(\([^)]*\)|[^\n;]*)|import[ \t]+([^\n;#]*))",
     re.MULTILINE,
 )
@@ -232,21 +232,26 @@ class Module:
         return found
 
     @cached_property
-    def imports_relatively(self) -> bool:
-        return any(dots for dots, *_ in _IMPORT.findall(self.text))
-
-    @cached_property
     def mentioned_modules(self) -> frozenset[str]:
         """What its import statements may name, read off the text: most modules need not be parsed."""
-        found: set[str] = set()
+        return frozenset(name for _, name in self._mentioned_modules)
+
+    @cached_property
+    def relative_modules(self) -> frozenset[str]:
+        """Those of them that a relative import names."""
+        return frozenset(name for dots, name in self._mentioned_modules if dots)
+
+    @cached_property
+    def _mentioned_modules(self) -> frozenset[tuple[str, str]]:
+        found: set[tuple[str, str]] = set()
         for dots, base, names, plain in _IMPORT.findall(self.text):
             if plain:
                 parts = [part.split() for part in plain.split(",")]
-                found.update(part[0] for part in parts if part)
+                found.update(("", part[0]) for part in parts if part)
                 continue
             full = ".".join(self._base(len(dots), base))
-            found.add(full)
-            found.update(f"{full}.{name}" for name in re.findall(r"[A-Za-z_]\w*", names))
+            found.add((dots, full))
+            found.update((dots, f"{full}.{name}") for name in re.findall(r"[A-Za-z_]\w*", names))
         return frozenset(found)
 
     def base_of(self, node: ast.ImportFrom) -> Parts:
@@ -309,6 +314,7 @@ class Project:
         self._known: dict[str, Module | None] = {}
         self._homes: tuple[Path, ...] = ()
         self._tops: frozenset[str] = frozenset()
+        self._directories = Directories()
 
     def with_source(self, name: str, text: str) -> Project:
         """The same project, with another text for one module; everything else is parsed once for both."""
@@ -318,7 +324,7 @@ class Project:
         old = self._known.get(name)
         if old is not None:
             other._known[name] = Module(name, old.path, text, is_package=old.is_package)
-        other._homes, other._tops = self._homes, self._tops
+        other._homes, other._tops, other._directories = self._homes, self._tops, self._directories
         return other
 
     def module(self, name: str) -> Module:
@@ -378,11 +384,11 @@ class Project:
         """Whether there is such a module, if only as a directory, a compiled one, or one of types."""
         if self.follow(name) is not None or any(each.startswith(f"{name}.") for each in self.sources):
             return True
-        return self.is_opaque(name) or any(home.joinpath(*name.split(".")).is_dir() for home in self._homes)
+        return self.is_opaque(name) or any(self._directories.is_one(home, name) for home in self._homes)
 
     def is_opaque(self, name: str) -> bool:
         """Whether it is there, and is not read: what it has is not asked."""
-        return is_production(name) or any(is_opaque(home, name) for home in self._homes)
+        return is_production(name) or any(self._directories.is_opaque(home, name) for home in self._homes)
 
     def imported(self, start: Module) -> list[Module]:
         """`start` and the project's modules that it imports, and those that they import."""

@@ -311,6 +311,8 @@ def run_deferred(value: Deferred, state: State, frame: Frame, node: ast.AST, pas
         for each in states:
             frame.raises(each, node)
         return [(each, UNKNOWN) for each in states]
+    if value.kind == "wait":
+        return _waited_for(value, state, frame, node)
     if value.kind == "genexp" and isinstance(value.callee, Func):
         return functions.invoke(value.callee, (), (), state, frame, node)
     if value.kind in ("coroutine", "generator", "manager"):
@@ -328,6 +330,18 @@ def run_deferred(value: Deferred, state: State, frame: Frame, node: ast.AST, pas
     for after, result in apply(value.callee, value.args, value.keywords, state, frame, node):
         ways += run_deferred(result, after, frame, node) if isinstance(result, Deferred) else [(after, result)]
     return ways
+
+
+def _waited_for(value: Deferred, state: State, frame: Frame, node: ast.AST) -> Ways:
+    """`wait` goes on where one of them has failed, and says nothing of it."""
+    outer, frame.sink = frame.sink, []
+    try:
+        states = _together([item for item in value.args if isinstance(item, Deferred)], state, frame, node)
+    finally:
+        raised, frame.sink = frame.sink, outer
+    reason = "whether what is waited for has failed is not known"
+    failed = merge(egress.state.doubted(frame.place(node), reason) for egress in raised)
+    return [(each, UNKNOWN) for each in (*states, *failed)]
 
 
 def _together(items: list[Deferred], state: State, frame: Frame, node: ast.AST) -> list[State]:

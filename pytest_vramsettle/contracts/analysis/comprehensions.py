@@ -35,6 +35,8 @@ def consume(made: Func, state: State, inner: Frame) -> list[tuple[State, Value]]
     """Runs to its end a generator expression that was made before."""
     if not isinstance(made.node, ast.GeneratorExp):
         raise TypeError(f"{made.node!r} is no generator expression")
+    for part in ast.iter_child_nodes(made.node):
+        inner.run.enter(part, [state], inner, whole=True)
     return [(after, UNKNOWN) for after in _walk(made.node, 0, [state], inner)]
 
 

@@ -97,6 +97,7 @@ def invoke(
 
 def _walk(function: Func, state: State, inner: Frame) -> Ways:
     if isinstance(function.node, ast.Lambda):
+        inner.run.enter(function.node.body, [state], inner, whole=True)
         ended = expressions.evaluate(function.node.body, state, inner)
     elif isinstance(function.node, ast.GeneratorExp):
         ended = comprehensions.consume(function, state, inner)

@@ -102,7 +102,7 @@ def around(value: Value, state: State, frame: Frame, node: ast.AST, body: Callab
     if isinstance(value, Obj) and _method(value, "enter", frame) is not None:
         return _object(value, state, frame, node, body)
     if isinstance(value, Const | Null):
-        return body([(state, UNKNOWN)])
+        return body([(state, value.value if isinstance(value, Null) else UNKNOWN)])
     run.understood(node, known=False)
     run.escape(value, frame.place(node), "is entered as a manager that this analysis does not know")
     frame.raises(state, node)
@@ -284,7 +284,7 @@ def _enter_on(
             ways = functions.invoke(enter, (), (), state, frame, node)
             return [(after.put(slot, Seq((*items, value))), result) for after, result in ways]
     if isinstance(value, Null | Suppress):
-        return [(state.put(slot, Seq((*items, value))), UNKNOWN)]
+        return [(state.put(slot, Seq((*items, value))), value.value if isinstance(value, Null) else UNKNOWN)]
     frame.raises(state, node)
     if isinstance(value, Deferred):
         state = _enter_generator(value, state, frame, node)

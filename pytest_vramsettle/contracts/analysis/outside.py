@@ -57,7 +57,7 @@ def known_call(
         known = truth(args[0])
         if known is not None:
             return [(state, Answer(known) if isinstance(args[0], Answer) else Const(known))]
-    handler = _KNOWN.get(name)
+    handler = _BY_PATH.get(callee.attrs) or _KNOWN.get(name)
     return handler(args, keywords, state, frame, node) if handler is not None else None
 
 
@@ -134,7 +134,7 @@ def _suppress(args: Arguments, keywords: Keywords, state: State, frame: Frame, n
 
 
 def _null(args: Arguments, keywords: Keywords, state: State, frame: Frame, node: ast.AST) -> Ways | None:
-    return [(state, Null())]
+    return [(state, Null(args[0] if args else dict(keywords).get("enter_result", UNKNOWN)))]
 
 
 def _condition(args: Arguments, keywords: Keywords, state: State, frame: Frame, node: ast.AST) -> Ways | None:
@@ -155,6 +155,48 @@ def _awaiting(args: Arguments, keywords: Keywords, state: State, frame: Frame, n
         return None  # it goes on whether they returned or not
     items = tuple(item for value in args for item in (value.items if isinstance(value, Seq) else (value,)))
     return [(state, Deferred("gather", UNKNOWN, tuple(item for item in items if isinstance(item, Deferred))))]
+
+
+def _waited(args: Arguments, keywords: Keywords, state: State, frame: Frame, node: ast.AST) -> Ways | None:
+    """For all of them, unless a timeout or `return_when` ends it before."""
+    items = _all_deferred(args)
+    if items is None:
+        return None
+    ran = calls.run_deferred(Deferred("wait", UNKNOWN, items), state, frame, node)
+    return [*ran, (state, UNKNOWN)] if len(args) > 1 or keywords else ran
+
+
+def _waited_later(args: Arguments, keywords: Keywords, state: State, frame: Frame, node: ast.AST) -> Ways | None:
+    items = _all_deferred(args)
+    if items is None or len(args) > 1 or keywords:
+        return None
+    return [(state, Deferred("wait", UNKNOWN, items))]
+
+
+def _all_deferred(args: Arguments) -> tuple[Deferred, ...] | None:
+    """Of a display of futures; None where one of them is not known."""
+    given = args[0].items if args and isinstance(args[0], Seq) and args[0].keys is None else ()
+    items = tuple(item for item in given if isinstance(item, Deferred))
+    return items if items and len(items) == len(given) else None
+
+
+def _context(args: Arguments, keywords: Keywords, state: State, frame: Frame, node: ast.AST) -> Ways | None:
+    return [(state, Path(EXT, _CONTEXT))]
+
+
+def _in_context(args: Arguments, keywords: Keywords, state: State, frame: Frame, node: ast.AST) -> Ways | None:
+    return calls.apply(args[0], args[1:], keywords, state, frame, node) if args else None
+
+
+def _called_back(
+    function: Value, owner: Value, keywords: Keywords, state: State, frame: Frame, node: ast.AST
+) -> Ways | None:
+    """A future of a pool that is done already runs it at once; a task does so later, and in its loop."""
+    ways = _later((function,), keywords, state, frame, node)
+    if ways is None or (isinstance(owner, Deferred) and owner.kind == "task"):
+        return ways
+    doubted = state.doubted(frame.place(node), "whether the future is done already, and this runs here, is not known")
+    return [*ways, *calls.apply(function, (UNKNOWN,), (), doubted, frame, node)]
 
 
 def _run_now(args: Arguments, keywords: Keywords, state: State, frame: Frame, node: ast.AST) -> Ways | None:
@@ -238,7 +280,17 @@ _KNOWN: dict[str, Known] = {
 }
 
 
-NAMES = frozenset(_KNOWN)
+_CONTEXT = ("contextvars", "Context")
+
+_BY_PATH: dict[tuple[str, ...], Known] = {
+    ("concurrent", "futures", "wait"): _waited,
+    ("asyncio", "wait"): _waited_later,
+    ("contextvars", "copy_context"): _context,
+    _CONTEXT: _context,
+    (*_CONTEXT, "run"): _in_context,
+}
+
+NAMES = frozenset({*_KNOWN, *(path[-1] for path in _BY_PATH)} - {"wait"})
 """Calls of these are looked at wherever they stand."""
 
 
@@ -255,15 +307,20 @@ def known_method(
     carried = [value for value in args if frame.run.tracks(value)]
     if not carried:
         return None
+    if name == "run_in_executor" and isinstance(args[0], Stack):  # whose end waits for it
+        return managers.stack_call(args[0], "submit", args[1:], keywords, state, frame, node)
     if name in ("submit", "apply_async", "run_in_executor", "create_task", "start_soon"):
         index = args.index(carried[0])
-        future = Deferred("future", carried[0], args[index + 1 :], keywords)
+        kind = "future" if name in ("submit", "apply_async") else "task"
+        future = Deferred(kind, carried[0], args[index + 1 :], keywords)
         calls.explore(future, state, frame, node)
         frame.raises(state, node)
         return [(state, future)]
     if name == "run_until_complete" and isinstance(carried[0], Deferred):
         return calls.run_deferred(carried[0], state, frame, node)
-    if name in ("call_soon", "call_later", "call_soon_threadsafe", "add_done_callback", "call_at"):
+    if name == "add_done_callback":
+        return _called_back(carried[0], UNKNOWN, keywords, state, frame, node)
+    if name in ("call_soon", "call_later", "call_soon_threadsafe", "call_at"):
         return _later(args, keywords, state, frame, node)
     if name in ("map", "imap"):
         return [(state, Deferred("map", carried[0], (UNKNOWN,)))]
@@ -314,8 +371,8 @@ def _deferred_call(
         return ran
     if name in ("__next__", "send", "asend", "__anext__"):
         frame.run.escape(owner, frame.place(node), "is stepped through by hand")
-    if name == "add_done_callback":
-        return _later(args, keywords, state, frame, node) or []
+    if name == "add_done_callback" and args and frame.run.tracks(args[0]):
+        return _called_back(args[0], owner, keywords, state, frame, node) or []
     frame.raises(state, node)
     return [(state, UNKNOWN)]
 

@@ -74,6 +74,7 @@ class Relevance:
         self._home = home
         self._makers = makers
         self._done: set[tuple[str, ClassInfo | None]] = set()
+        self._open: dict[str, list[tuple[str, Unit]]] = {}
         self.add(self.seeds)
 
     def add(self, names: Iterable[str], owner: ClassInfo | None = None) -> None:
@@ -85,11 +86,20 @@ class Relevance:
             if (name, owner) in self._done:
                 continue
             self._done.add((name, owner))
-            for module in self.modules:
-                if name in module.identifiers:
-                    for prefix, unit in module.by_word.get(name, ()):
-                        if self._means(prefix, name, unit, owner):
-                            waiting.extend(self._take(unit))
+            left = []
+            for prefix, unit in self._saying(name):
+                if self._means(prefix, name, unit, owner):
+                    waiting.extend(self._take(unit))
+                elif prefix != ".":  # of those it is the same for every owner
+                    left.append((prefix, unit))
+            self._open[name] = [each for each in left if each[1] not in self.units]
+
+    def _saying(self, name: str) -> list[tuple[str, Unit]]:
+        """Units that say it, without those that were judged for good: many owners may ask for one name."""
+        if name in self._open:
+            return self._open[name]
+        modules = [module for module in self.modules if name in module.identifiers]
+        return [mention for module in modules for mention in module.by_word.get(name, ())]
 
     def _means(self, prefix: str, name: str, unit: Unit, owner: ClassInfo | None) -> bool:
         if prefix in ("self.", "cls.", "super()."):

@@ -195,7 +195,9 @@ class Suppress:
 
 @dataclass(frozen=True, slots=True)
 class Null:
-    """`contextlib.nullcontext()`, and other managers that do nothing of interest."""
+    """`contextlib.nullcontext(value)`."""
+
+    value: Value = UNKNOWN
 
 
 Value = (

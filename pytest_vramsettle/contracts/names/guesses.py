@@ -12,25 +12,38 @@ from pytest_vramsettle.contracts.analysis.values import ClassVal, Ext, Func, Mod
 from pytest_vramsettle.contracts.source import BODY, ClassInfo, Function, Module, Parts, Unit, dotted
 
 _DEEPEST = 6
-_PLAIN = (
-    ast.Constant | ast.List | ast.Tuple | ast.Set | ast.Dict | ast.JoinedStr | ast.Compare | ast.BinOp | ast.UnaryOp
-    | ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp | ast.Lambda
+_PLAIN = ast.Constant | ast.JoinedStr | ast.Compare
+_HOLDING = (
+    ast.List | ast.Tuple | ast.Set | ast.Dict | ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp
+    | ast.BinOp | ast.UnaryOp | ast.Lambda
 )  # fmt: skip
+_PLAIN_TYPES = frozenset({"str", "bytes", "int", "float", "bool", "None", "Path"})
+_ENTERING = ("__enter__", "__aenter__")
 
 
 @dataclass(frozen=True, slots=True)
 class Guess:
-    """Classes of the project; modules of it; `unknown` where it may be an object of any class."""
+    """Classes of the project; modules of it; `unknown` where it may be an object of any class. `holding`: of another
+    project, or a container, which may hold such an object and hand it out.
+    """
 
     classes: frozenset[ClassInfo] = frozenset()
     modules: frozenset[Module] = frozenset()
     unknown: bool = False
+    holding: bool = False
 
     def __or__(self, other: Guess) -> Guess:
-        return Guess(self.classes | other.classes, self.modules | other.modules, self.unknown or other.unknown)
+        unknown, holding = self.unknown or other.unknown, self.holding or other.holding
+        return Guess(self.classes | other.classes, self.modules | other.modules, unknown, holding)
+
+    @property
+    def is_outside(self) -> bool:
+        return not (self.classes or self.modules or self.unknown)
 
 
-OUTSIDE = Guess()
+PLAIN = Guess()
+"""A text, a number: neither has objects of the project."""
+OUTSIDE = Guess(holding=True)
 """Of the standard library, or of another project."""
 ANY = Guess(unknown=True)
 
@@ -55,6 +68,8 @@ class Guesses:
         if depth > _DEEPEST:
             return ANY
         if isinstance(node, _PLAIN):
+            return PLAIN
+        if isinstance(node, _HOLDING):
             return OUTSIDE
         if isinstance(node, ast.Name):
             return self._name(node.id, unit, depth)
@@ -69,7 +84,7 @@ class Guesses:
         return self.of(node.value, unit, depth + 1) if isinstance(node, ast.NamedExpr) else ANY
 
     def _any_of(self, nodes: list[ast.expr], unit: Unit, depth: int) -> Guess:
-        found = OUTSIDE
+        found = PLAIN
         for node in nodes:
             found |= self.of(node, unit, depth + 1)
         return found
@@ -79,7 +94,7 @@ class Guesses:
             return Guess(frozenset([unit.cls]))
         if unit.name != BODY and name in functions.local_names(unit.node):
             return self._local(name, unit, depth)
-        found = OUTSIDE
+        found = PLAIN
         for value in lookup.global_name(name, unit.module, self.run):
             if isinstance(value, ClassVal):
                 found |= Guess(frozenset([value.cls]))
@@ -100,9 +115,8 @@ class Guesses:
             spec = unit.node.args
             named = [each for each in (*spec.posonlyargs, *spec.args, *spec.kwonlyargs) if each.arg == name]
             found += [self.annotated(each.annotation, unit) for each in named]
-            found += [ANY for each in (spec.vararg, spec.kwarg) if each is not None and each.arg == name]
         found += [self.of(value, unit, depth + 1) for value in self._values(unit, (name,))]
-        whole = OUTSIDE
+        whole = PLAIN
         for guess in found or [ANY]:
             whole |= guess
         return whole
@@ -126,10 +140,12 @@ class Guesses:
             isinstance(value, Path) and isinstance(value.root, Ext)
             for value in lookup.global_name(parts[0], unit.module, self.run)
         )
-        return OUTSIDE if known and parts[-1] not in ("Any", "object", "Callable") else ANY
+        if not known or parts[-1] in ("Any", "object", "Callable"):
+            return ANY
+        return PLAIN if parts[-1] in _PLAIN_TYPES else OUTSIDE
 
     def _attribute(self, owner: Guess, name: str, depth: int) -> Guess:
-        found = Guess(unknown=owner.unknown)
+        found = Guess(unknown=owner.unknown, holding=owner.holding)
         for cls in owner.classes:
             found |= self._of_class(cls, name, depth)
         for module in owner.modules:
@@ -140,7 +156,7 @@ class Guesses:
         key = (cls, name)
         if key not in self._attributes:
             self._attributes[key] = ANY  # where it is defined by itself
-            found, assigned = OUTSIDE, False
+            found, assigned = PLAIN, False
             for each in self.relatives(cls):
                 units = [unit for _, unit in each.module.by_word.get(name, ()) if unit.cls is each]
                 for unit in dict.fromkeys(units):
@@ -162,16 +178,18 @@ class Guesses:
         if parts == ("super",):
             return Guess(frozenset([unit.cls])) if unit.cls is not None else ANY
         if len(parts) == 1 and not (unit.name != BODY and parts[0] in functions.local_names(unit.node)):
-            found = OUTSIDE
+            found = PLAIN
             for value in lookup.global_name(parts[0], unit.module, self.run):
-                found |= self._called(value)
+                found |= self._given_back(node, parts, unit, depth) if _is_foreign(value) else self._called(value)
             return found
         base = node.func.value if isinstance(node.func, ast.Attribute) else None
         owner = self.of(base, unit, depth + 1) if base is not None else ANY
+        if isinstance(node.func, ast.Attribute) and node.func.attr in _ENTERING:
+            return self._entered(owner, node.func.attr)
         if parts[-1:] in (("import_module",), ("__import__",)):
             return ANY
-        if owner == OUTSIDE:
-            return OUTSIDE
+        if owner.is_outside:
+            return self._given_back(node, parts, unit, depth)
         found = Guess(unknown=owner.unknown or bool(owner.classes) or not parts)
         for module in owner.modules:
             for value in lookup.global_name(parts[-1] if parts else "", module, self.run):
@@ -183,7 +201,33 @@ class Guesses:
             return Guess(frozenset([value.cls]))
         if isinstance(value, Func) and isinstance(value.node, Function) and not value.is_generator:
             return self.annotated(value.node.returns, value.unit)
-        return OUTSIDE if isinstance(value, Path) and isinstance(value.root, Ext) else ANY
+        return ANY
+
+    def _given_back(self, node: ast.Call, parts: Parts, unit: Unit, depth: int) -> Guess:
+        """By code outside of the project: out of a container, or what it was given (`copy`, `closing`, `next`)."""
+        makes = bool(parts) and parts[-1][:1].isupper()
+        local = unit.name != BODY and parts[:1] and parts[0] in functions.local_names(unit.node)
+        known = lookup.global_name(parts[0], unit.module, self.run) if parts and not local else []
+        if not makes and not (known and all(_is_foreign(value) for value in known)):
+            return ANY
+        for each in (*node.args, *(keyword.value for keyword in node.keywords)):
+            guess = self.of(each, unit, depth + 1)
+            if guess.classes or (not makes and (guess.unknown or guess.holding)):
+                return ANY
+        return OUTSIDE
+
+    def _entered(self, owner: Guess, name: str) -> Guess:
+        """What `with` assigns: most managers give themselves, and one that was given an object of ours is unknown."""
+        if owner.is_outside:
+            return owner
+        methods = [unit for cls in owner.classes for unit in self.run.methods(cls, name)]
+        returned = [node for unit in methods for node in unit.own_nodes if isinstance(node, ast.Return)]
+        itself = owner.classes and all(node.value is not None and dotted(node.value) == ("self",) for node in returned)
+        return owner if returned and itself and not owner.unknown else ANY
+
+
+def _is_foreign(value: object) -> bool:
+    return isinstance(value, Path) and isinstance(value.root, Ext)
 
 
 def _assigned(unit: Unit) -> Iterator[tuple[ast.expr, ast.expr]]:
@@ -200,11 +244,12 @@ def _assigned(unit: Unit) -> Iterator[tuple[ast.expr, ast.expr]]:
         elif isinstance(node, ast.For | ast.AsyncFor | ast.comprehension):
             yield from ((each, _SOMETHING) for each in ast.walk(node.target) if isinstance(each, ast.Name))
         elif isinstance(node, ast.withitem) and node.optional_vars is not None:
-            yield node.optional_vars, node.context_expr
+            entered = ast.Attribute(value=node.context_expr, attr=_ENTERING[0], ctx=ast.Load())
+            yield node.optional_vars, ast.Call(func=entered, args=[], keywords=[])
 
 
 _SOMETHING = ast.Await(value=ast.Constant(value=None))
 """An expression of which `Guesses.of` knows nothing."""
 
 
-__all__ = ["ANY", "OUTSIDE", "Guess", "Guesses"]
+__all__ = ["ANY", "OUTSIDE", "PLAIN", "Guess", "Guesses"]

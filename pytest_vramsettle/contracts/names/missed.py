@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pytest_vramsettle.contracts.analysis import rounds
 from pytest_vramsettle.contracts.analysis.engine import Run
 from pytest_vramsettle.contracts.analysis.state import Place
-from pytest_vramsettle.contracts.names.reach import Backstop
+from pytest_vramsettle.contracts.names.reach import Backstop, Spread
 from pytest_vramsettle.contracts.names.uses import Region, uses
 from pytest_vramsettle.contracts.source import ClassInfo, Unit
 
@@ -80,12 +80,14 @@ class _Search:
         if start in self._harmless:
             return False
         reached, waiting = {start}, [start]
+        spread: Spread = set()
         for unit in waiting:  # it grows
             if unit in self._leading or unit.name in self.last or self.backstop.mention(unit) is not None:
                 self._leading.add(start)
                 return True
             for use in uses(ast.iter_child_nodes(unit.node), set()):
-                fresh = [each for each in self.backstop.by_name(use, unit) if each not in reached | self._harmless]
+                found = self.backstop.by_name(use, unit, spread)
+                fresh = [each for each in found if each not in reached and each not in self._harmless]
                 reached.update(fresh)
                 waiting += fresh
         self._harmless |= reached

@@ -26,7 +26,7 @@ def missing_imports(scope: Scope) -> Iterator[Finding]:
 
 
 def _is_own(module: Module, name: str, top: str) -> bool:
-    return name.partition(".")[0] in (top, module.name.partition(".")[0]) or module.imports_relatively
+    return name.partition(".")[0] == top or name in module.relative_modules
 
 
 def _is_there(scope: Scope, name: str) -> bool:
@@ -59,13 +59,17 @@ def _from(scope: Scope, module: Module, node: ast.ImportFrom, top: str) -> Itera
     base = ".".join(module.base_of(node))
     if not node.level and base.partition(".")[0] != top:
         return
+    is_there = bool(base) and scope.project.offers(base)
     for alias in node.names:
         bound = alias.asname or alias.name
+        # Whether a name is used takes a walk through the whole module; most are there.
+        if is_there and (alias.name == "*" or _is_there(scope, f"{base}.{alias.name}")):
+            continue
         if not _is_used(scope, module, bound):
             continue
-        if not base or not scope.project.offers(base):
+        if not is_there:
             yield _finding(module, node, f"module {base or '.' * node.level!r} is not there", bound)
-        elif alias.name != "*" and not _is_there(scope, f"{base}.{alias.name}"):
+        else:
             origin = scope.project.follow(base)
             there = {*origin.functions, *origin.classes} if origin is not None else set()
             near = closest(alias.name, there, known=False)

@@ -25,7 +25,9 @@ from pytest_vramsettle.contracts.source import ClassInfo, Function, Module, Unit
 _ENTERED = ("__enter__", "__exit__", "__aenter__", "__aexit__")
 _GOALS = {"at", "then", "reset", "kill", "stamp"}
 _REWRITING = frozenset({"setattr", "__dict__", "vars", "__setattr__", "delattr"})
-_ON_TYPES = frozenset({"property", "cached_property"})
+_CALLBACK = "add_done_callback"
+_ENDING = frozenset({"set_result", "set_exception", "cancel"})
+Spread = set[tuple[str, str]]
 
 
 def unaccounted(run: Run) -> list[Finding]:
@@ -66,6 +68,7 @@ class Backstop:
         self.writes = any(not pattern.is_call for pattern in self.patterns)
         self._mentions: dict[Unit, ast.AST | None] = {}
         self._named: dict[str, list[ClassInfo]] = {}
+        self._anyone: dict[tuple[str, str], tuple[Unit, ...]] = {}
 
     def of_classes(self) -> Iterator[Finding]:
         """A decorator or metaclass of the project that may replace methods."""
@@ -83,11 +86,12 @@ class Backstop:
         """Breadth first, from all code that matters."""
         waiting: list[tuple[Unit, Place]] = []
         reached: set[Unit] = set()
+        spread: Spread = set()
         for region in list(self.run.regions.values()):
             for use in uses(region.parts(), self.run.lambdas):
                 place = Place.of(region.unit, use.node)
                 yield from self.dynamic(use, region.unit, place)
-                for unit in self.of_use(use, region.unit):
+                for unit in self.of_use(use, region.unit, spread):
                     if unit not in reached:
                         reached.add(unit)
                         waiting.append((unit, place))
@@ -97,7 +101,7 @@ class Backstop:
                 yield self._leads(place, unit, mention)
             for use in uses(ast.iter_child_nodes(unit.node), set()):
                 yield from self.dynamic(use, unit, Place.of(unit, use.node))
-                fresh = [each for each in self.by_name(use, unit) if each not in reached]
+                fresh = [each for each in self.by_name(use, unit, spread) if each not in reached]
                 reached.update(fresh)
                 waiting += [(each, place) for each in fresh]
 
@@ -133,28 +137,29 @@ class Backstop:
     def _is_ours(self, node: ast.expr, unit: Unit) -> bool:
         return any(self.run.is_family(cls) for cls in self.guesses.of(node, unit).classes)
 
-    def of_use(self, use: Use, unit: Unit) -> Iterator[Unit]:
+    def of_use(self, use: Use, unit: Unit, spread: Spread | None = None) -> Iterator[Unit]:
         """Of code that was walked through: what the analysis knew of it comes first."""
         run, key = self.run, id(use.node)
         yield from run.skipped.get(key, ())
         if use.kind in ("store", "compute") or key not in run.known or key in run.unknown:
-            yield from self.by_name(use, unit)
+            yield from self.by_name(use, unit, spread)
 
-    def by_name(self, use: Use, unit: Unit) -> Iterator[Unit]:
+    def by_name(self, use: Use, unit: Unit, spread: Spread | None = None) -> Iterator[Unit]:
+        """`spread`: of which names a search has all that they may be on an object of any class; they grow here."""
         if use.kind == "enter" and use.base is not None:
             guess = self.guesses.of(use.base, unit)
-            yield from (each for name in _ENTERED for each in self._methods(guess, name))
+            yield from (each for name in _ENTERED for each in self._methods(guess, name, spread))
         elif use.kind == "compute" and use.base is not None:
             yield from self._by_computed_name(use, self.guesses.of(use.base, unit))
         elif use.kind == "named":
-            yield from self._methods(ANY, use.name)
+            yield from self._methods(ANY, use.name, spread)
         elif use.kind == "call" and use.base is None:
             yield from self._of_global(use.name, unit)
         elif use.kind == "call" and use.base is not None:
-            yield from self._called(use.name, use.base, unit)
+            yield from self._called(use.name, use.base, unit, spread)
         elif use.kind in ("look", "store"):
             guess = ANY if use.base is None else self.guesses.of(use.base, unit)
-            yield from self._properties(guess, use.name, use.kind)
+            yield from self._properties(guess, use.name, use.kind, spread)
 
     def _of_global(self, name: str, unit: Unit) -> Iterator[Unit]:
         for value in lookup.global_name(name, unit.module, self.run):
@@ -166,18 +171,20 @@ class Backstop:
     def _constructed(self, cls: ClassInfo) -> Iterator[Unit]:
         yield from (*self.run.methods(cls, "__init__"), *self.run.makers(cls))
 
-    def _called(self, name: str, base: ast.expr, unit: Unit) -> Iterator[Unit]:
+    def _called(self, name: str, base: ast.expr, unit: Unit, spread: Spread | None) -> Iterator[Unit]:
         guess = self.guesses.of(base, unit)
         for module in guess.modules:
             yield from self._of_global(name, module.units[0])
         common = name in COMMON or name == "__call__"
-        yield from self._methods(Guess(guess.classes, unknown=guess.unknown and not common), name)
+        yield from self._methods(Guess(guess.classes, unknown=guess.unknown and not common), name, spread)
         if guess.unknown and not common:  # it may be a module
-            yield from (module.functions[name] for module in self._defining(name))
+            yield from self._of_anyone("function", name, spread)
         held = self.guesses.of(ast.Attribute(value=base, attr=name, ctx=ast.Load()), unit)
-        yield from self._methods(Guess(held.classes), "__call__")
+        yield from self._methods(Guess(held.classes), "__call__", spread)
         if name in ("wait", "wait_for") and (event := dotted(base)):
             yield from self._setting(event[-1])
+        if name in _ENDING:
+            yield from self._called_back()
 
     def _setting(self, event: str) -> Iterator[Unit]:
         """Who waits for an event waits for those who set it."""
@@ -186,12 +193,43 @@ class Backstop:
                 if f"{event}.set(" in unit.text:
                     yield unit
 
-    def _methods(self, guess: Guess, name: str) -> Iterator[Unit]:
+    def _called_back(self) -> Iterator[Unit]:
+        """Who ends a future runs the functions that wait for that, whichever future they were given to."""
+        for module in self.run.scope.modules:
+            for _, unit in module.by_word.get(_CALLBACK, ()) if _CALLBACK in module.identifiers else ():
+                adding = (node for node in unit.nodes if isinstance(node, ast.Call) and node.args)
+                for given in (node.args[0] for node in adding if dotted(node.func)[-1:] == (_CALLBACK,)):
+                    meant = any(_is_meant(given, pattern) for pattern in self.patterns)
+                    if isinstance(given, ast.Attribute) and not meant:
+                        yield from self._methods(self.guesses.of(given.value, unit), given.attr, None)
+                    else:
+                        yield unit
+
+    def _methods(self, guess: Guess, name: str, spread: Spread | None) -> Iterator[Unit]:
         for cls in guess.classes:
             for each in self.guesses.relatives(cls):
                 yield from self.run.methods(each, name)
         if guess.unknown:
+            yield from self._of_anyone("method", name, spread)
+
+    def _of_anyone(self, kind: str, name: str, spread: Spread | None) -> tuple[Unit, ...]:
+        """What it may be on an object of which nothing is known: hundreds of calls may ask for one name."""
+        key = kind, name
+        if spread is not None and key in spread:
+            return ()
+        if spread is not None:
+            spread.add(key)
+        if key not in self._anyone:
+            self._anyone[key] = tuple(dict.fromkeys(self._all_called(kind, name)))
+        return self._anyone[key]
+
+    def _all_called(self, kind: str, name: str) -> Iterator[Unit]:
+        if kind == "function":
+            yield from (module.functions[name] for module in self._defining(name))
+        elif kind == "method":
             yield from (unit for cls in self._having(name) for unit in self.run.methods(cls, name))
+        else:
+            yield from (unit for cls in self._having(name) for unit in self._properties_of(cls, name, kind))
 
     def _by_computed_name(self, use: Use, guess: Guess) -> Iterator[Unit]:
         """`getattr(self, "visit_" + kind)`: all that begins so."""
@@ -199,15 +237,17 @@ class Backstop:
         for cls in (each for known in guess.classes for each in self.guesses.relatives(known)):
             yield from (unit for name, unit in cls.methods.items() if name.startswith(begin))
 
-    def _properties(self, guess: Guess, name: str, kind: str) -> Iterator[Unit]:
-        classes = [each for cls in guess.classes for each in self.guesses.relatives(cls)]
-        for cls in [*classes, *(self._having(name) if guess.unknown else ())]:
-            if kind == "store":
-                yield from [found] if (found := self.run.setter(cls, name)) is not None else []
-            else:
-                yield from (
-                    unit for unit in self.run.methods(cls, name) if lookup.has_decorator(unit, lookup.PROPERTIES)
-                )
+    def _properties(self, guess: Guess, name: str, kind: str, spread: Spread | None) -> Iterator[Unit]:
+        for cls in (each for known in guess.classes for each in self.guesses.relatives(known)):
+            yield from self._properties_of(cls, name, kind)
+        if guess.unknown:
+            yield from self._of_anyone(kind, name, spread)
+
+    def _properties_of(self, cls: ClassInfo, name: str, kind: str) -> list[Unit]:
+        if kind == "store":
+            found = self.run.setter(cls, name)
+            return [found] if found is not None else []
+        return [unit for unit in self.run.methods(cls, name) if lookup.has_decorator(unit, lookup.PROPERTIES)]
 
     def _defining(self, name: str) -> Iterator[Module]:
         for module in self.run.scope.modules:
