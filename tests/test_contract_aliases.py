@@ -13,7 +13,7 @@ from threading import Condition, Lock
 GUARD = Lock()
 
 class Backend:
-    def __init__(self, flag, first=None):
+    def __init__(self, flag, first=None, *, second=None):
         {init}
 
     def _wait(self):
@@ -46,6 +46,7 @@ def check(init: str, taken: str = "self._mutex", given: str = "None") -> Outcome
         "self._lock = self._mutex = Lock()",
         "guard = self._lock = Lock(); self._mutex = guard",
         "self._lock = (guard := Lock()); self._mutex = guard",
+        "self._mutex = Lock(); self._lock = (guard := self._mutex)",
         "self._mutex = Lock(); self._lock = self._mutex if flag else Lock()",
         "self._mutex = Lock(); self._lock = first or self._mutex",
         "self._mutex = Lock(); self._lock = Condition(lock=self._mutex)",
@@ -66,6 +67,9 @@ def test_what_the_lock_is_made_of_is_the_lock(init: str) -> None:
         ("guard = GUARD; self._lock = guard", "GUARD", "None", Verdict.VIOLATED),
         ("self._lock = first", "GUARD", "GUARD", Verdict.VIOLATED),
         ("self._lock = first", "GUARD", "first=GUARD", Verdict.VIOLATED),
+        ("self._lock = second", "GUARD", "second=GUARD", Verdict.VIOLATED),
+        ("self._lock = first; self._mutex = second", "GUARD", "second=GUARD", Verdict.KEPT),
+        ("self._lock = first", "GUARD", "None); self.kept = dict(GUARD, GUARD", Verdict.KEPT),
         ("self._lock = first", "owner.guard", "self.guard", Verdict.CANNOT_TELL),  # of which Owner is not known
         ("self._lock = first", "owner.other", "self.guard", Verdict.KEPT),
     ],
@@ -86,3 +90,48 @@ def test_what_the_constructor_is_given_is_the_lock(init: str, taken: str, given:
 def test_two_locks_are_not_one(init: str) -> None:
     outcome = check(init)
     assert outcome.verdict is Verdict.KEPT, render(outcome)
+
+
+GLOBALS = """
+import threading, time
+
+GUARD = threading.Lock()
+ALIAS = {alias}
+
+class Backend:
+    def load(self):
+        with ALIAS:
+            self._wait()
+        with GUARD:
+            pass
+
+    def _wait(self):
+        time.sleep(1)
+
+def _wait():
+    time.sleep(1)
+
+def load():
+    with ALIAS:
+        _wait()
+    with GUARD:
+        pass
+"""
+
+
+@pytest.mark.parametrize("target", ["m:Backend", "m"])
+@pytest.mark.parametrize(
+    ("alias", "verdict"),
+    [
+        ("GUARD", Verdict.VIOLATED),
+        ("OTHER = GUARD", Verdict.VIOLATED),
+        ("threading.Condition(GUARD)", Verdict.VIOLATED),
+        ("{'a': GUARD}['a']", Verdict.VIOLATED),
+        ("threading.Lock()", Verdict.KEPT),
+        ("threading.Condition(threading.Lock())", Verdict.KEPT),
+    ],
+)
+def test_a_global_may_have_two_names(target: str, alias: str, verdict: Verdict) -> None:
+    found = lock_contract(target, sources={"m": GLOBALS.format(alias=alias)})
+    outcome = found.must_not_hold(found.lock("GUARD"), at=found.call("_wait")).check_static()
+    assert outcome.verdict is verdict, render(outcome)

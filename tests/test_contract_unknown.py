@@ -142,7 +142,8 @@ def test_who_waits_for_an_event_waits_for_those_who_set_it(line: str, event: str
     assert outcome.verdict is verdict, render(outcome)
 
 
-DEEP = STEPS.replace("    def begin(", "    def deep(self, item):\n        {call}\n\n    def begin(")
+FIELDS = "    idle: Idle\n    other: Service\n\n"
+DEEP = STEPS.replace("    def begin(", f"{FIELDS}    def deep(self, item):\n        {{call}}\n\n    def begin(")
 
 
 @pytest.mark.parametrize(
@@ -152,7 +153,18 @@ DEEP = STEPS.replace("    def begin(", "    def deep(self, item):\n        {call
         ("settle(item)", Verdict.CANNOT_TELL),
         ("self.backend.steps.settle(item)", Verdict.CANNOT_TELL),
         ("self.backend = item", Verdict.KEPT),
-        ("item.idle()", Verdict.KEPT),
+        ("item.rest()", Verdict.KEPT),
+        ("self.idle.go()", Verdict.KEPT),
+        ("self.other.go()", Verdict.CANNOT_TELL),
+        ("(self.idle or Idle()).go()", Verdict.KEPT),
+        ("(self.idle or self.other).go()", Verdict.CANNOT_TELL),
+        ("Idle.go(item)", Verdict.KEPT),
+        ("Service.go(item)", Verdict.CANNOT_TELL),
+        ("FIRST.go()", Verdict.KEPT),
+        ("BOTH.go()", Verdict.CANNOT_TELL),
+        ("idle().go()", Verdict.KEPT),
+        ("for each in item: each.go()", Verdict.CANNOT_TELL),
+        ("first, _ = Idle(), item; first, _ = item; first.go()", Verdict.CANNOT_TELL),
     ],
 )
 def test_names_are_followed_from_helper_to_helper(call: str, verdict: Verdict) -> None:

@@ -48,6 +48,8 @@ def look_up(name: str, state: State, frame: Frame) -> list[Value]:
             return [Lock(frame.run.locks[(name,)])]
         if name in cls.methods:
             return [function_value(cls.methods[name])]
+    if isinstance(frame.node, ast.Module) and (name,) in frame.run.locks:  # by what it was assigned it is any lock
+        return global_name(name, frame.unit.module, frame.run)
     for number in (frame.number, *frame.closure):
         value = state.get((number, name))
         if value is not None:
