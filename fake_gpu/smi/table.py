@@ -123,11 +123,12 @@ def _process_line(rows: ProcessRows, index: int, listed: Listed, held: str) -> s
     name = listed.name
     if len(name) > rows.longest:
         name = "..." + name[3 - rows.longest :]
+    memory = f"{held:<8}" if held == "N/A" else f"{held:>8}"  # Windows' N/A stands at the left
     # In the middle of their columns: N/A fills three places, a number the first two.
     instance, compute = (f"{one:>2} " if one.isdigit() else one for one in log_groups.place(listed.process))
     return (
         f"| {index:4d}   {instance}  {compute}{listed.pid:>{rows.pid}}   {listed.process.compute_type:>4}   "
-        f"{name:<{rows.name}}{held:>8} |\n"
+        f"{name:<{rows.name}}{memory} |\n"
     )
 
 
