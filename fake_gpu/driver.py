@@ -63,6 +63,8 @@ class Driver:
         with refusing("driver_version"):
             self.driver_version: str = values.driver_version(driver_version)
         self.cuda_version: tuple[int, int] = checks.version("cuda_version", cuda_version)
+        self.label_column: int | None = None
+        """Where the colon stands in `nvidia-smi -q`, from 0, as in an output that was read; None: the version's."""
         self.lock = _thread.allocate_lock()
         """Guards the model. Raw and short: never held while anything waits or a callable of the user's runs."""
         self.handles: dict[int, Gpu] = {}

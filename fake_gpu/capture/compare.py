@@ -55,7 +55,7 @@ def _printed(machine: Machine, shot: Shot) -> Iterator[str]:
 
 
 def _driver(machine: Machine, seen: Seen) -> Driver:
-    driver = Driver(driver_version=machine.driver_version, cuda_version=machine.cuda_version)
+    driver = machine.empty_driver()
     machine.add_seen(driver, seen)
     if seen.when is not None:
         moment = seen.when

@@ -19,6 +19,7 @@ _XML_START: Final = re.compile(
 )
 _XML_END: Final = "</nvidia_smi_log>"
 _INPUT: Final = "-"
+_NAMES_OF_LOG: Final = frozenset({"-q", "--query", "-a"})
 NO_STATE: Final = "capabilities"
 
 
@@ -43,8 +44,9 @@ class Shot:
 
     @property
     def option(self) -> str:
-        """The first argument without its value; "" for none."""
-        return self.arguments[0].partition("=")[0] if self.arguments else ""
+        """The first argument without its value, "-q" for all of its names; "" for none."""
+        option = self.arguments[0].partition("=")[0] if self.arguments else ""
+        return "-q" if option in _NAMES_OF_LOG else option
 
     @property
     def is_partial(self) -> bool:

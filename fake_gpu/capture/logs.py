@@ -14,17 +14,20 @@ from fake_gpu.capture.findings import Findings, OutputFindings, counted
 from fake_gpu.capture.seen import Seen
 from fake_gpu.errors import InvalidValue
 
+_LEAST_COLUMN: Final = 32
+"""Labels are as long as that: with the colon before it the blanks are gone, as in many quotations."""
 CTIME: Final = "%a %b %d %H:%M:%S %Y"
 
 
 @dataclass(frozen=True, slots=True)
 class Log:
-    """One output: what it says at its head, and of each GPU."""
+    """One output: what it says at its head, and of each GPU. `column`: of the colon, from 0; None where unknown."""
 
     driver_version: str
     cuda_version: tuple[int, int]
     seen: Seen
     dtd: str | None = None
+    column: int | None = None
 
 
 def when(text: str, layout: str = CTIME) -> float:
@@ -59,7 +62,14 @@ def _read_text(shot: Shot, findings: OutputFindings) -> Log:
         _driver_version(head["Driver Version"], findings),
         _version(value_of(head.get("CUDA Version"))),
         Seen(tuple(card_of_text(gpu, findings) for gpu in gpus), _when(head.get("Timestamp"), findings)),
+        column=_column(shot.text, head["Driver Version"]),
     )
+
+
+def _column(text: str, entry: Entry) -> int | None:
+    """Where the colon of a line at the text's head stands; None where whoever published it took the blanks out."""
+    column = text.split("\n")[entry.line - 1].find(":")
+    return column if column > _LEAST_COLUMN else None
 
 
 def _read_xml(text: str, findings: OutputFindings) -> Log:
@@ -78,7 +88,7 @@ def _read_xml(text: str, findings: OutputFindings) -> Log:
 
 
 def _driver_version(entry: Entry, findings: OutputFindings) -> str:
-    text = value_of(entry)
+    text = value_of(entry).partition(" [Deprecated")[0]
     if not re.match(r"\d+\.\d+", text):
         findings.refuse(entry.line, f"{entry.label} is {text!r}: expected such as '590.48.01'")
     return text
@@ -86,6 +96,7 @@ def _driver_version(entry: Entry, findings: OutputFindings) -> str:
 
 def _version(text: str) -> tuple[int, int]:
     major, _, minor = text.partition(".")
+    minor = minor.partition(" ")[0]  # drivers from 610 on say behind it that the label is deprecated
     return (int(major), int(minor)) if major.isdigit() and minor.isdigit() else (0, 0)
 
 

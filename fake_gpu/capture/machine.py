@@ -49,7 +49,8 @@ class Card:
 class Machine:
     """What an output tells of a machine. `states`: what went on, by the output's name for it ("idle", "load").
 
-    `notes`: what a reader should know of how it was read, each as "FILE:LINE: what".
+    `notes`: what a reader should know of how it was read, each as "FILE:LINE: what". `label_column`: where the colon
+    stands in its text of -q; None where there is none.
     """
 
     driver_version: str
@@ -58,10 +59,17 @@ class Machine:
     states: dict[str, Seen]
     shots: tuple[Shot, ...]
     notes: tuple[str, ...] = ()
+    label_column: int | None = None
+
+    def empty_driver(self) -> Driver:
+        """A driver, not started, with the machine's versions and without cards."""
+        driver = Driver(driver_version=self.driver_version, cuda_version=self.cuda_version)
+        driver.label_column = self.label_column
+        return driver
 
     def driver(self, state: str | None = None) -> Driver:
         """A driver, not started, with the machine's versions, cards, processes and activity. Raises InvalidValue."""
-        driver = Driver(driver_version=self.driver_version, cuda_version=self.cuda_version)
+        driver = self.empty_driver()
         self.add_to(driver, state)
         return driver
 
@@ -119,7 +127,8 @@ def machine_of(shots: tuple[Shot, ...], what: str) -> Machine:
     except InvalidValue as error:
         raise InvalidValue(f"{what}: {error}") from error
     _note_unified(first, findings)
-    return Machine(first.driver_version, first.cuda_version, cards, states, shots, tuple(findings.notes))
+    column = next((log.column for log in logs.values() if log.column is not None), None)
+    return Machine(first.driver_version, first.cuda_version, cards, states, shots, tuple(findings.notes), column)
 
 
 def _log(shot: Shot, findings: Findings) -> Log:

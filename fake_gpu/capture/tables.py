@@ -23,7 +23,7 @@ _GPU_ROW: Final = re.compile(
 )
 _PROCESS_ROW: Final = re.compile(
     r"^\| +(?P<gpu>\d+) +(?P<gi>\S+) +(?P<ci>\S+) +(?P<pid>\d+) +(?P<type>C\+G|C|G)   (?P<name>.*?) +"
-    r"(?P<memory>\d+MiB|N/A) \|$",
+    r"(?P<memory>\d+MiB|N/A) +\|$",
     re.MULTILINE,
 )
 _MIG_ROW: Final = re.compile(

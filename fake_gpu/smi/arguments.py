@@ -116,6 +116,7 @@ _OPTIONS: Final = {
     "--list-excluded-gpus": _Option(EXCLUDED, False),
     "-q": _Option(LOG, False),
     "--query": _Option(LOG, False),
+    "-a": _Option(LOG, False),  # what it was called before; drivers of 535 still take it
     "-x": _Option("xml", False),
     "--xml-format": _Option("xml", False),
     "-d": _Option("display", True),

@@ -13,6 +13,7 @@ from fake_gpu.smi.failures import as_a_whole
 from fake_gpu.smi.layout import OLDER, Node, Template, columns, of_log, template
 from fake_gpu.smi.run import Output, Reading, Run
 from fake_gpu.smi.texts import in_xml, labelled, line
+from fake_gpu.smi.version import OF_LOG, versions
 
 _HEADING: Final = "\n==============NVSMI LOG==============\n\n"
 _FIRST_DTD: Final = ((580, "nvsmi_device_v13.dtd"), (525, "nvsmi_device_v12.dtd"), (0, "nvsmi_device_v11.dtd"))
@@ -108,14 +109,12 @@ def shown(value: str | Template, reading: Reading) -> str:
 
 
 def _text(run: Run) -> str:
-    parts = [
-        _HEADING,
-        line(0, "Timestamp", ctime(run)),
-        line(0, "Driver Version", run.driver_version),
-        line(0, "CUDA Version", run.cuda_version),
-        "\n",
-        line(0, "Attached GPUs", str(len(run.counted))),
+    column = run.label_column
+    head = [
+        line(0, "Timestamp", ctime(run), column),
+        *(line(0, label, version, column) for label, version in versions(run, OF_LOG)),
     ]
+    parts = [_HEADING, *head, "\n", line(0, "Attached GPUs", str(len(run.counted)), column)]
     for gpu in run.gpus:
         reading = Reading(run, gpu)
         parts += (f"GPU {gpu.pci_bus_id}\n", *_gpu_text(reading), "\n")
@@ -125,7 +124,7 @@ def _text(run: Run) -> str:
 def _gpu_text(reading: Reading) -> Iterator[str]:
     wanted = reading.run.request.display
     sections = frozenset[str]().union(*(SECTIONS[name] for name in wanted))
-    for entry in text_entries(reading.profile.log):
+    for entry in text_entries(reading.profile.log, reading.run.label_column):
         if (wanted and entry.section not in sections) or (entry.conditions and not holds(entry.conditions, reading)):
             continue
         if entry.value is None:
@@ -139,12 +138,12 @@ def _gpu_text(reading: Reading) -> Iterator[str]:
 
 
 @lru_cache(maxsize=64)
-def text_entries(log: str | None) -> tuple[Entry, ...]:
-    """What -q prints of a GPU with this layout."""
-    return tuple(_text_of(of_log(log), 1, "", ()))
+def text_entries(log: str | None, column: int) -> tuple[Entry, ...]:
+    """What -q prints of a GPU with this layout; `column`: where the colons stand."""
+    return tuple(_text_of(of_log(log), column, 1, "", ()))
 
 
-def _text_of(nodes: list[Node], depth: int, section: str, conditions: tuple[str, ...]) -> Iterator[Entry]:
+def _text_of(nodes: list[Node], column: int, depth: int, section: str, conditions: tuple[str, ...]) -> Iterator[Entry]:
     for node in nodes:
         top = section or node.tag or node.label
         held = (*conditions, node.condition) if node.condition else conditions
@@ -152,12 +151,12 @@ def _text_of(nodes: list[Node], depth: int, section: str, conditions: tuple[str,
         if value is not None and value.startswith("@"):
             yield Entry(top, held, "", value, "", depth)
         elif node.label and value is not None:
-            before = labelled(depth, node.label)
+            before = labelled(depth, node.label, column)
             yield Entry(top, held, before, template(value) or value, "\n", depth)
         elif node.label:
             yield Entry(top, held, f"{' ' * (4 * depth)}{node.label}\n", None, "", depth)
         if node.label:
-            yield from _text_of(node.children, depth + 1, top, held)
+            yield from _text_of(node.children, column, depth + 1, top, held)
 
 
 # -- XML

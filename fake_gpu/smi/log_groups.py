@@ -13,8 +13,8 @@ from fake_gpu.smi.texts import in_one_line, in_xml, line
 from fake_gpu.units import MIB
 from fake_gpu.view import Listed
 
-_PROCESS_WIDTH: Final = 42
-"""Where the colon stands in the list of processes."""
+_PROCESS_COLUMN: Final = 42
+"""Where the colon stands in the list of processes, in every driver."""
 WDDM_MEMORY: Final = "Not available in WDDM driver model"
 
 Pairs = list[tuple[str, str, str]]
@@ -140,16 +140,17 @@ def _numbers(instance: MigInstance) -> Pairs:
 
 
 def _mig_text(reading: Reading, instance: MigInstance) -> Iterator[str]:
+    column = reading.run.label_column
     yield f"{'':4}MIG Device\n"
     for label, _, value in _numbers(instance):
-        yield line(2, label, value)
+        yield line(2, label, value, column)
     for labels, _, pairs in _mig_pairs(reading, instance):
         depth = 2
         for part in labels.split("/"):
             yield f"{' ' * 4 * depth}{part}\n"
             depth += 1
         for label, _, value in pairs:
-            yield line(depth, label, value)
+            yield line(depth, label, value, column)
 
 
 def _mig_xml(reading: Reading, instance: MigInstance, depth: int) -> Iterator[str]:
@@ -174,18 +175,18 @@ def _mig_xml(reading: Reading, instance: MigInstance, depth: int) -> Iterator[st
 def _processes_text(reading: Reading) -> Iterator[str]:
     rows = listed(reading)
     if not rows:
-        yield line(1, "Processes", "None")
+        yield line(1, "Processes", "None", reading.run.label_column)
         return
     yield "    Processes\n"
     for one, memory in rows:
         instance, compute = place(one.process)
         said = WDDM_MEMORY if hides_memory(reading) else memory
-        yield line(2, "GPU instance ID", instance, _PROCESS_WIDTH)
-        yield line(2, "Compute instance ID", compute, _PROCESS_WIDTH)
-        yield line(2, "Process ID", str(one.pid), _PROCESS_WIDTH)
-        yield line(3, "Type", one.process.compute_type, _PROCESS_WIDTH)
-        yield line(3, "Name", one.name, _PROCESS_WIDTH)
-        yield line(3, "Used GPU Memory", said, _PROCESS_WIDTH)
+        yield line(2, "GPU instance ID", instance, _PROCESS_COLUMN)
+        yield line(2, "Compute instance ID", compute, _PROCESS_COLUMN)
+        yield line(2, "Process ID", str(one.pid), _PROCESS_COLUMN)
+        yield line(3, "Type", one.process.compute_type, _PROCESS_COLUMN)
+        yield line(3, "Name", one.name, _PROCESS_COLUMN)
+        yield line(3, "Used GPU Memory", said, _PROCESS_COLUMN)
 
 
 def _processes_xml(reading: Reading, depth: int) -> Iterator[str]:
@@ -209,15 +210,15 @@ def _processes_xml(reading: Reading, depth: int) -> Iterator[str]:
 
 
 def _clocks_text(reading: Reading) -> Iterator[str]:
-    clocks = supported_clocks(reading.profile)
+    clocks, column = supported_clocks(reading.profile), reading.run.label_column
     if not clocks:
-        yield line(1, "Supported Clocks", "N/A")
+        yield line(1, "Supported Clocks", "N/A", column)
         return
     yield "    Supported Clocks\n"
     for memory, graphics in clocks:
-        yield line(2, "Memory", f"{memory} MHz")
+        yield line(2, "Memory", f"{memory} MHz", column)
         for one in graphics:
-            yield line(3, "Graphics", f"{one} MHz")
+            yield line(3, "Graphics", f"{one} MHz", column)
 
 
 def _clocks_xml(reading: Reading, depth: int) -> Iterator[str]:

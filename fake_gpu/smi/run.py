@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from fake_gpu.gpu import Presence
 from fake_gpu.nvml.codes import CODES
+from fake_gpu.smi import frames
 from fake_gpu.units import MIB, to_mib
 
 if TYPE_CHECKING:
@@ -101,6 +102,11 @@ class Run:
     def major(self) -> int:
         """The driver's branch, such as 590; 0 where its version is no number."""
         return branch(self.driver_version)
+
+    @cached_property
+    def label_column(self) -> int:
+        """Where the colon stands in `-q`, from 0."""
+        return self.driver.label_column or frames.label_column(self.major)
 
     def without(self, gpus: Container[Gpu]) -> Run:
         """The same run for the GPUs that are left."""

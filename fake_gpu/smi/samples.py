@@ -16,9 +16,9 @@ _DURATION: Final = "2.36 sec"
 
 def text(wanted: tuple[str, ...], reading: Reading) -> Iterator[str]:
     """The sections, in the order in which they are printed."""
-    activity = reading.gpu.activity
+    activity, column = reading.gpu.activity, reading.run.label_column
     if "POWER" in wanted:
-        yield from _section("Power", f"{activity.power:.2f} W")
+        yield from _section(column, "Power", f"{activity.power:.2f} W")
     if "UTILIZATION" in wanted:
         for name, percent in (
             ("GPU Utilization", activity.gpu_percent),
@@ -26,13 +26,13 @@ def text(wanted: tuple[str, ...], reading: Reading) -> Iterator[str]:
             ("ENC Utilization", activity.encoder_percent),
             ("DEC Utilization", activity.decoder_percent),
         ):
-            yield from _section(name, f"{percent} %")
+            yield from _section(column, name, f"{percent} %")
     if "CLOCK" in wanted:
-        yield from _section("SM Clock", f"{clock_mhz(reading.gpu, 'sm')} MHz")
-        yield from _section("Memory Clock", f"{clock_mhz(reading.gpu, 'memory')} MHz")
+        yield from _section(column, "SM Clock", f"{clock_mhz(reading.gpu, 'sm')} MHz")
+        yield from _section(column, "Memory Clock", f"{clock_mhz(reading.gpu, 'memory')} MHz")
 
 
-def _section(name: str, value: str) -> Iterator[str]:
+def _section(column: int, name: str, value: str) -> Iterator[str]:
     yield f"    {name} Samples\n"
     for label, said in (
         ("Duration", _DURATION),
@@ -41,4 +41,4 @@ def _section(name: str, value: str) -> Iterator[str]:
         ("Min", value),
         ("Avg", value),
     ):
-        yield line(2, label, said)
+        yield line(2, label, said, column)

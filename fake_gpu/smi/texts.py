@@ -12,18 +12,14 @@ _NOT_IN_XML: Final = re.compile(r"[^\t\n\x20-\ud7ff\ue000-\ufffd\U00010000-\U001
 """What no XML 1.0 document may have, not even as a reference; and carriage returns, which come back as newlines."""
 
 
-LABEL_WIDTH: Final = 55
-"""Where the colon stands in the text of `-q`."""
+def labelled(depth: int, label: str, column: int) -> str:
+    """The beginning of one line of `-q`, up to its value; `column`: where the colon stands, from 0."""
+    return f"{' ' * (4 * depth) + label:<{column}}: "
 
 
-def labelled(depth: int, label: str, width: int = LABEL_WIDTH) -> str:
-    """The beginning of one line of `-q`, up to its value."""
-    return f"{' ' * (4 * depth) + label:<{width}}: "
-
-
-def line(depth: int, label: str, value: str, width: int = LABEL_WIDTH) -> str:
+def line(depth: int, label: str, value: str, column: int) -> str:
     """One line of `-q`."""
-    return f"{labelled(depth, label, width)}{value}\n"
+    return f"{labelled(depth, label, column)}{value}\n"
 
 
 def in_one_line(text: str) -> str:
