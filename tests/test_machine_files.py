@@ -28,7 +28,6 @@ gpu_percent = 40
 memory_percent = 40
 encoder_percent = 40
 decoder_percent = 40
-fan_percent = 40
 temperature = 60
 power = 310.0
 pstate = 0
@@ -43,7 +42,10 @@ reserved = "1 GiB"
 uuid = "GPU-1"
 
 [[gpu]]
+profile = "rtx-4090"
 uuid = "GPU-2"
+[gpu.activity]
+fan_percent = 40
 
 [[process]]
 gpu = 0
@@ -108,13 +110,14 @@ WRONG = {
     "gpu[0].activity.memory_percent": PERCENT,
     "gpu[0].activity.encoder_percent": PERCENT,
     "gpu[0].activity.decoder_percent": PERCENT,
-    "gpu[0].activity.fan_percent": PERCENT,
-    "gpu[0].activity.temperature": ("-51", "201", "1.5", '"x"'),
+    "gpu[0].activity.temperature": ("-1", "201", "1.5", '"x"'),
     "gpu[0].activity.power": ("-1", "1e9", "1051", "nan", "inf", '"x"', "true"),
     "gpu[0].activity.pstate": ("-1", "16", "99", '"P0"', "0.5"),
     "gpu[0].activity.busy": ("1", '"yes"'),
     "gpu[0].activity.pcie_rx_kib_s": ("4294967296", *COUNT),
     "gpu[0].activity.pcie_tx_kib_s": ("4294967296", *COUNT),
+    "gpu[2].profile": ('"h2000"',),
+    "gpu[2].activity.fan_percent": PERCENT,
     "gpu[1].name": ('"a,b"', "'a\"b'", '"a\\nb"', f'"{"x" * 96}"', '""', *TEXT),
     "gpu[1].memory": ("0", '"2 EiB"', "1152921504606846976", *SIZE),
     "gpu[1].reserved": ('"48 GiB"', '"49 GiB"', *SIZE),
@@ -203,7 +206,9 @@ def test_any_value_of_another_type_is_told_by_its_own_key_and_line(
     key = data.draw(st.sampled_from(sorted(WHOLE)))
     is_text, is_flag = WHOLE[key].startswith('"'), WHOLE[key] == "true"
     others = ["1979-05-27 07:32:00", "07:32:00", "{ a = 1 }", "[[1], [2]]", "[ 'x',\n 'y' ]", "'#'"]
-    wrong = st.sampled_from([one for one in others if not (is_text and one == "'#'" and key.endswith("name"))])
+    wrong = st.sampled_from(
+        [one for one in others if not (is_text and one == "'#'" and key.endswith(("name", "uuid")))]
+    )
     if not is_flag:
         wrong |= st.sampled_from(["true", "false"])
     if is_flag or (is_text and not key.endswith(NUMBERS)):

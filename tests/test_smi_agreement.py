@@ -413,7 +413,8 @@ def test_all_ways_of_telling_agree(driver: Driver, profile: str) -> None:
     activity = gpu.activity
     activity.busy, activity.gpu_percent, activity.memory_percent = True, 97, 41
     activity.encoder_percent, activity.decoder_percent, activity.temperature, activity.power = 5, 7, 71, 64.25
-    activity.pcie_rx_kib_s, activity.pcie_tx_kib_s, activity.fan_percent, activity.pstate = 4096, 1024, 60, 2
+    activity.pcie_rx_kib_s, activity.pcie_tx_kib_s, activity.pstate = 4096, 1024, 2
+    activity.fan_percent = 60 if gpu.profile.fans else 0
     activity.clocks_mhz["sm"] = 1200
     activity.said["clocks_event_reasons.sw_power_cap"] = "Active"
     assert contradictions(gpu) == []

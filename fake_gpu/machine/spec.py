@@ -72,6 +72,8 @@ class GpuSpec(Table, frozen=True, kw_only=True):
         facts, total, reserved = self.card()
         with refusing("unlisted"):
             check_fits(parse_size(self.unlisted), f"this {facts.name}", total, reserved)
+        if self.activity.fan_percent and not facts.fans:
+            raise Refused(("activity", "fan_percent"), f"this {facts.name} has no fans")
         with refusing("activity", "power"):
             check_power(self.activity.power or 0, facts.power.max_limit)
 
