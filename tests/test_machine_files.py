@@ -12,16 +12,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fake_gpu import InvalidValue
-from fake_gpu.machine.furnish import new_driver
+from fake_gpu.machine.furnish import furnish, new_driver
 from fake_gpu.machine.spec import read_machine_spec
 
 FILE = """driver_version = "590.48.01"
 cuda_version = "13.1"
 reclaim = "linear 2s"
+platform = "version-mismatch"
+wake = "1.2s"
 
 [[gpu]]
 profile = "h200"
 count = 2
+platform = "container"
+persistence = true
+mig = ["3g.71gb", "1g.18gb"]
 unlisted = "1 GiB"
 [gpu.activity]
 gpu_percent = 40
@@ -50,6 +55,7 @@ fan_percent = 40
 [[process]]
 gpu = 0
 memory = "20 GiB"
+instance = 0
 name = "llama-server"
 type = "C"
 reclaim = "step 3s"
@@ -103,6 +109,12 @@ WRONG = {
     "driver_version": ('"abc"', '"590"', '"590.48.01\\n"', '"590.48.01, x"', '""', *TEXT),
     "cuda_version": ('"13"', '"13.1.0"', '"13.1\\n"', '"x"', "13.1", *TEXT),
     "reclaim": ('"fast"', '"linear -1s"', '"trace /nowhere"', '"trace \\u0000"', '""', *TEXT),
+    "platform": ('"wsl"', '"version_mismatch"', *TEXT),
+    "wake": ("0", *TIME),
+    "gpu[0].platform": ('"version-mismatch"', '"unified_memory"', *TEXT),
+    "gpu[0].persistence": ("1", '"off"'),
+    "gpu[0].mig": ('["9g.1gb"]', '["x"]', '["7g.141gb", "1g.18gb"]', '"3g.71gb"', "5"),
+    "process[0].instance": ("2", *COUNT),
     "gpu[0].profile": ('"h2000"', '"/nowhere.toml"', '"\\u0000.toml"', '""', *TEXT),
     "gpu[0].count": ("0", "65", *COUNT),
     "gpu[0].unlisted": ('"141 GiB"', *SIZE),
@@ -195,7 +207,7 @@ def test_every_value_that_cannot_be_is_told_by_its_own_key_and_line(tmp_path: Pa
 
 WHOLE = {key: line for key in WRONG if "gpu[" not in key[1:] for line in [LINES[place_of(key)].partition(" = ")[2]]}
 """The value of each key whose own type alone can be wrong."""
-NUMBERS = ("memory", "reserved", "unlisted", "delay", "at")
+NUMBERS = ("memory", "reserved", "unlisted", "delay", "at", "wake")
 """Texts in the file, which may be numbers."""
 
 
@@ -288,3 +300,22 @@ def test_what_happens_has_to_be_possible_then(tmp_path: Path, events: list[str],
     else:
         place = int(said[6])
         assert f"line {6 + 3 * place}, {said}" in refused(path, text)
+
+
+def test_platforms_and_partitions_of_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "machine.toml"
+    path.write_text(
+        'wake = "1ms"\n[[gpu]]\nprofile = "h200"\nmig = ["3g.71gb", "1g.18gb"]\n[[gpu]]\nprofile = "rtx-4090"\n'
+        'platform = "wddm"\n[[gpu]]\nprofile = "t4"\nplatform = "unified-memory"\n'
+        '[[process]]\nmemory = "1 GiB"\ninstance = 1\n',
+        encoding="utf-8",
+    )
+    spec = read_machine_spec(path)
+    with new_driver(spec, path) as driver:
+        furnish(driver, spec, path)
+        first, second, third = driver.gpus
+        assert [one.facts.name for one in first.instances] == ["3g.71gb", "1g.18gb"]
+        assert driver.processes[0].instance is first.instances[1]
+        assert (second.view.process_memory, third.view.memory) == (False, False)
+        assert [gpu.profile.persistence for gpu in driver.gpus] == [False] * 3
+        assert driver.faults("nvml", "nvmlInit_v2", None)
