@@ -14,7 +14,7 @@ from fake_gpu.errors import InvalidValue
 from fake_gpu.profile import ClockName, Megahertz
 
 Percent = Annotated[int, msgspec.Meta(ge=0, le=100)]
-Celsius = Annotated[int, msgspec.Meta(ge=-50, le=200)]
+Celsius = Annotated[int, msgspec.Meta(ge=0, le=200)]
 Watts = Annotated[float, msgspec.Meta(ge=0)]
 Pstate = Annotated[int, msgspec.Meta(ge=0, le=15)]
 KibPerSecond = Annotated[int, msgspec.Meta(ge=0, lt=1 << 32)]
@@ -74,6 +74,10 @@ class Activity:
 
     power_limit: float = 0.0
     """Watts: the card's highest limit. 0: not known."""
+    fans: int | None = None
+    """How many the card has. None: not known."""
+    clock_limits: Mapping[str, int] = field(default_factory=dict)
+    """MHz: the card's highest clocks, by their names. One that is left out is not known."""
     gpu_percent: Percent = 0
     memory_percent: Percent = 0
     encoder_percent: Percent = 0
@@ -97,15 +101,24 @@ class Activity:
         if name in _MAPPINGS:
             if not isinstance(value, Mapping):
                 raise InvalidValue(f"activity.{name} = {value!r}: give a mapping")
-            value = Checked(_MAPPINGS[name], value)
+            value = Checked(self._checked_clock if name == "clocks_mhz" else _checked_text, value)
         elif name in _kinds():
             value = _fitting(f"activity.{name}", value, _kinds()[name])
+        if name == "fan_percent" and value and self.fans == 0:
+            raise InvalidValue(f"activity.fan_percent = {value}: the card has no fans")
         if name == "power" and isinstance(value, float):
             try:
                 check_power(value, self.power_limit)
             except InvalidValue as error:
                 raise InvalidValue(f"activity.power = {value:g}: {error}") from error
         object.__setattr__(self, name, value)  # super() does not know a class that slots have made anew
+
+    def _checked_clock(self, name: object, mhz: object) -> int:
+        checked = _checked_clock(name, mhz)
+        highest = self.clock_limits.get(str(name))
+        if highest is not None and checked > highest:
+            raise InvalidValue(f"activity.clocks_mhz[{name!r}] = {checked}: the card's highest is {highest} MHz")
+        return checked
 
 
 @cache
@@ -129,13 +142,20 @@ def _checked_clock(name: object, mhz: object) -> int:
     return _fitting(f"activity.clocks_mhz[{name!r}]", mhz, Megahertz)  # type: ignore[no-any-return]  # it is an int
 
 
+_ENGINES: Final = ("sm", "mem", "enc", "dec", "jpg", "ofa")
+
+
+def checked_engine(name: object, percent: object) -> int:
+    """An entry of `Process.percent`. Raises InvalidValue."""
+    if name not in _ENGINES:
+        raise InvalidValue(f"percent[{name!r}]: there is no such engine; there are {', '.join(_ENGINES)}")
+    return _fitting(f"percent[{name!r}]", percent, Percent)  # type: ignore[no-any-return]  # it is an int
+
+
 def _checked_text(name: object, text: object) -> str:
     if not isinstance(name, str) or not isinstance(text, str) or not values.is_one_line(name + text):
         raise InvalidValue(f"activity.said[{name!r}] = {text!r}: give a field's name and a text, each of one line")
     return text
 
 
-_MAPPINGS: Final[Mapping[str, Callable[[object, object], Any]]] = {
-    "clocks_mhz": _checked_clock,
-    "said": _checked_text,
-}
+_MAPPINGS: Final = frozenset({"clocks_mhz", "said"})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 from collections.abc import Mapping
 from typing import Final, get_args
 
@@ -86,11 +87,25 @@ def supported_clocks(profile: Profile) -> tuple[tuple[int, tuple[int, ...]], ...
     return tuple((memory, steps) for memory in clocks.supported_memory)
 
 
+def quoted(gpu: Gpu, name: str, otherwise: str) -> str | None:
+    """What nvidia-smi prints for a field: as it is quoted, or `otherwise`. None: that the card has none."""
+    said = gpu.activity.said.get(name, gpu.profile.smi.get(name, otherwise)).strip("[]")
+    return None if said in ("", "N/A") else said
+
+
 def on_windows(gpu: Gpu) -> bool:
     """Whether the card has a driver model ("WDDM", "TCC"), which there is on Windows alone."""
-    name = "driver_model.current"
-    model = gpu.activity.said.get(name, gpu.profile.smi.get(name, ""))
-    return model.strip("[]") not in ("", "N/A")
+    return quoted(gpu, "driver_model.current", "") is not None
+
+
+def pdi(gpu: Gpu) -> str:
+    """The card's per-device identifier, 64 bits, as nvidia-smi prints it."""
+    return "0x" + hashlib.sha256(gpu.uuid.encode()).hexdigest()[:16]
+
+
+def module_id(gpu: Gpu) -> str:
+    """Where on its board the card sits, counted from 1, as nvidia-smi prints it."""
+    return str(gpu.minor_number + 1)
 
 
 def link_limit(profile: Profile) -> int:

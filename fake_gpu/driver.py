@@ -218,7 +218,7 @@ class Driver:
         self.sync()
         with self.lock:
             wanted = set(range(len(self.enumerated)))
-            if not isinstance(order, Sequence) or len(order) != len(wanted) or not wanted.issuperset(order):
+            if not isinstance(order, Sequence) or len(order) != len(wanted) or wanted != set(order):
                 raise InvalidValue(
                     f"renumber({order!r}): give each of the {len(self.enumerated)} indices once, such as "
                     f"{list(reversed(range(len(self.enumerated))))}"

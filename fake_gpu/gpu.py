@@ -5,14 +5,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from enum import Enum
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, get_args
 
 from fake_gpu import mig_layout
 from fake_gpu.activity import Activity
 from fake_gpu.errors import DriverStateError, InvalidValue
 from fake_gpu.mig import MigInstance, instances_of
 from fake_gpu.process import NO_NAME
-from fake_gpu.profile import Profile
+from fake_gpu.profile import ClockName, Profile
 from fake_gpu.units import MIB, Size, format_size, parse_size
 from fake_gpu.view import Listed, View
 
@@ -93,6 +93,8 @@ class Gpu:
         self.pci_domain, self.pci_bus, self.pci_device = 0, 1 + slot, 0
         self.activity = Activity(
             power_limit=profile.power.max_limit,
+            fans=profile.fans,
+            clock_limits={name: getattr(profile.clocks, name).max for name in get_args(ClockName)},
             temperature=profile.temperature.idle,
             power=profile.power.idle,
             pstate=profile.idle_pstate,

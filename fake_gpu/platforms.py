@@ -1,6 +1,7 @@
 """Platforms that measure differently, as scenarios: NVML and nvidia-smi agree in each.
 
-Each takes the driver, and the GPUs that are meant where not all of those that are there.
+Each takes the driver, and the GPUs that are meant where not all of those that are there. What is of cards raises
+DriverStateError where the driver has none yet: cards that are added later would be ordinary ones.
 """
 
 from __future__ import annotations
@@ -29,14 +30,14 @@ _FIRST_HOST_PID: Final = 100_000
 
 def wddm(driver: Driver, *gpus: Gpu) -> None:
     """Windows: what each process holds is not known; the card's used and free memory is."""
-    for gpu in gpus or driver.gpus:
+    for gpu in _meant("wddm", driver, gpus):
         _quote(gpu, {"driver_model.current": "WDDM", "driver_model.pending": "WDDM"})
         gpu.view.process_memory = False
 
 
 def wsl(driver: Driver, *gpus: Gpu) -> None:
     """Linux in Windows: the card's memory is known, its processes are not listed at all."""
-    for gpu in gpus or driver.gpus:
+    for gpu in _meant("wsl", driver, gpus):
         gpu.view.process_memory = gpu.view.processes = False
 
 
@@ -46,13 +47,13 @@ def container(driver: Driver, *gpus: Gpu, host_pids_from: int = _FIRST_HOST_PID)
     A process with PID 40 is listed as 100040 by default, and its name as [Not Found]. Raises InvalidValue.
     """
     checks.count("host_pids_from", host_pids_from, 1)
-    for gpu in gpus or driver.gpus:
+    for gpu in _meant("container", driver, gpus):
         gpu.view.host_pids_from = host_pids_from
 
 
 def unified_memory(driver: Driver, *gpus: Gpu) -> None:
     """A card that shares the host's memory (GB10): its memory is `[N/A]` and NOT_SUPPORTED; each process's is known."""
-    for gpu in gpus or driver.gpus:
+    for gpu in _meant("unified_memory", driver, gpus):
         gpu.view.memory = False
 
 
@@ -96,18 +97,32 @@ def driver_not_loaded(driver: Driver) -> Callable[[], None]:
 def persistence_off(driver: Driver, delay: Duration = "1.2s") -> Callable[[], None]:
     """The driver lets go of idle cards: each run of nvidia-smi, and each nvmlInit, has to wake them for `delay`.
 
-    Returns what makes them fast again. Raises InvalidValue for a delay that is none.
+    Returns what makes them fast again, in the mode that they had. Raises InvalidValue for a delay that is none.
     """
     slow = Fault.slow(delay)
-    for gpu in driver.gpus:
-        gpu.profile = msgspec.structs.replace(gpu.profile, persistence=False)
+    before = [(gpu, gpu.profile.persistence) for gpu in _meant("persistence_off", driver, ())]
+    for gpu, _ in before:
+        _set_persistence(gpu, on=False)
     ends = [driver.inject(slow, via=via) for via in ("nvidia-smi", "nvmlInit", "nvmlInit_v2", "nvmlInitWithFlags")]
 
     def end() -> None:
         for one in ends:
             one()
+        for gpu, on in before:
+            _set_persistence(gpu, on=on)
 
     return end
+
+
+def _meant(platform: str, driver: Driver, gpus: tuple[Gpu, ...]) -> tuple[Gpu, ...]:
+    meant = gpus or driver.gpus
+    if not meant:
+        raise DriverStateError(f"platforms.{platform}(driver): the driver has no GPU yet: call it after add_gpu")
+    return meant
+
+
+def _set_persistence(gpu: Gpu, *, on: bool) -> None:
+    gpu.profile = msgspec.structs.replace(gpu.profile, persistence=on)
 
 
 def _device(gpu: Gpu, device: str | MigDevice, place: int) -> MigDevice:

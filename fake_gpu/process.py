@@ -8,11 +8,12 @@ import select
 import signal
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from fake_gpu import mig_layout
+from fake_gpu.activity import Checked, checked_engine
 from fake_gpu.errors import DriverStateError, InvalidValue
 from fake_gpu.ramp import Ramp, checked_ramp
 from fake_gpu.units import Size, format_size, parse_size
@@ -93,7 +94,7 @@ class Process:
         """Whether the server has been told of its pidfd."""
         self.instance: MigInstance | None = None
         """The part of a partitioned card that it runs in."""
-        self.percent: dict[str, int] = {}
+        self.percent: MutableMapping[str, int] = Checked(checked_engine, {})
         """What `nvidia-smi pmon` and NVML tell of it: percent by "sm", "mem", "enc", "dec", "jpg", "ofa"."""
         self._held = held
         self._ramps: dict[Gpu, Ramp] = {}  # where one GPU's memory comes back otherwise than `reclaim` says

@@ -124,11 +124,11 @@ def _process(text: str) -> "ProcessSpec":
     from fake_gpu.toml.table import Refused
 
     index, _, rest = text.partition(":")
-    size, _, name = rest.partition(":")
+    size, named, name = rest.partition(":")
     if not index.isdecimal() or not size:
         raise InvalidValue(f"--process {text}: give a GPU's index and a size, such as 0:20GiB, or 0:20GiB:llama-server")
     try:
-        return ProcessSpec(gpu=int(index), memory=size, name=name or "llama-server")
+        return ProcessSpec(gpu=int(index), memory=size, name=name if named else "llama-server")
     except Refused as error:
         raise InvalidValue(f"--process {text}: {error.reason}") from error
 

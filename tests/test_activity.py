@@ -68,3 +68,28 @@ def test_a_removed_card_cannot_fall_off_the_bus() -> None:
     gpu.remove()
     with pytest.raises(DriverStateError, match=r"cannot fall off it: restore\(\) it first"):
         gpu.lose()
+
+
+def test_what_this_card_does_not_do() -> None:
+    driver = Driver()
+    gpu = driver.add_gpu("h200")
+    with pytest.raises(InvalidValue, match="fan_percent = 40: the card has no fans"):
+        gpu.activity.fan_percent = 40
+    with pytest.raises(InvalidValue, match=r"clocks_mhz\['sm'\] = 99999: the card's highest is 1980 MHz"):
+        gpu.activity.clocks_mhz["sm"] = 99_999
+    with pytest.raises(InvalidValue, match=r"activity\.temperature = -5"):
+        gpu.activity.temperature = -5
+    percent = driver.process(gpu, "1 GiB").percent
+    for name, value, said in (("sm", 150, "`int` <= 100"), ("gpu", 5, "there is no such engine")):
+        with pytest.raises(InvalidValue, match=said):
+            percent[name] = value
+    assert not percent
+
+
+def test_two_cards_cannot_have_the_index_of_one() -> None:
+    driver = Driver()
+    gpus = driver.add_gpu("t4"), driver.add_gpu("t4")
+    with pytest.raises(InvalidValue, match="give each of the 2 indices once"):
+        driver.renumber([0, 0])
+    driver.renumber([1, 0])
+    assert driver.gpus == gpus[::-1]

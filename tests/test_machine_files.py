@@ -12,23 +12,27 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fake_gpu import InvalidValue
-from fake_gpu.machine.furnish import new_driver
+from fake_gpu.machine.furnish import furnish, new_driver
 from fake_gpu.machine.spec import read_machine_spec
 
 FILE = """driver_version = "590.48.01"
 cuda_version = "13.1"
 reclaim = "linear 2s"
+platform = "version-mismatch"
+wake = "1.2s"
 
 [[gpu]]
 profile = "h200"
 count = 2
+platform = "container"
+persistence = true
+mig = ["3g.71gb", "1g.18gb"]
 unlisted = "1 GiB"
 [gpu.activity]
 gpu_percent = 40
 memory_percent = 40
 encoder_percent = 40
 decoder_percent = 40
-fan_percent = 40
 temperature = 60
 power = 310.0
 pstate = 0
@@ -43,11 +47,15 @@ reserved = "1 GiB"
 uuid = "GPU-1"
 
 [[gpu]]
+profile = "rtx-4090"
 uuid = "GPU-2"
+[gpu.activity]
+fan_percent = 40
 
 [[process]]
 gpu = 0
 memory = "20 GiB"
+instance = 0
 name = "llama-server"
 type = "C"
 reclaim = "step 3s"
@@ -101,6 +109,12 @@ WRONG = {
     "driver_version": ('"abc"', '"590"', '"590.48.01\\n"', '"590.48.01, x"', '""', *TEXT),
     "cuda_version": ('"13"', '"13.1.0"', '"13.1\\n"', '"x"', "13.1", *TEXT),
     "reclaim": ('"fast"', '"linear -1s"', '"trace /nowhere"', '"trace \\u0000"', '""', *TEXT),
+    "platform": ('"wsl"', '"version_mismatch"', *TEXT),
+    "wake": ("0", *TIME),
+    "gpu[0].platform": ('"version-mismatch"', '"unified_memory"', *TEXT),
+    "gpu[0].persistence": ("1", '"off"'),
+    "gpu[0].mig": ('["9g.1gb"]', '["x"]', '["7g.141gb", "1g.18gb"]', '"3g.71gb"', "5"),
+    "process[0].instance": ("2", *COUNT),
     "gpu[0].profile": ('"h2000"', '"/nowhere.toml"', '"\\u0000.toml"', '""', *TEXT),
     "gpu[0].count": ("0", "65", *COUNT),
     "gpu[0].unlisted": ('"141 GiB"', *SIZE),
@@ -108,13 +122,14 @@ WRONG = {
     "gpu[0].activity.memory_percent": PERCENT,
     "gpu[0].activity.encoder_percent": PERCENT,
     "gpu[0].activity.decoder_percent": PERCENT,
-    "gpu[0].activity.fan_percent": PERCENT,
-    "gpu[0].activity.temperature": ("-51", "201", "1.5", '"x"'),
+    "gpu[0].activity.temperature": ("-1", "201", "1.5", '"x"'),
     "gpu[0].activity.power": ("-1", "1e9", "1051", "nan", "inf", '"x"', "true"),
     "gpu[0].activity.pstate": ("-1", "16", "99", '"P0"', "0.5"),
     "gpu[0].activity.busy": ("1", '"yes"'),
     "gpu[0].activity.pcie_rx_kib_s": ("4294967296", *COUNT),
     "gpu[0].activity.pcie_tx_kib_s": ("4294967296", *COUNT),
+    "gpu[2].profile": ('"h2000"',),
+    "gpu[2].activity.fan_percent": PERCENT,
     "gpu[1].name": ('"a,b"', "'a\"b'", '"a\\nb"', f'"{"x" * 96}"', '""', *TEXT),
     "gpu[1].memory": ("0", '"2 EiB"', "1152921504606846976", *SIZE),
     "gpu[1].reserved": ('"48 GiB"', '"49 GiB"', *SIZE),
@@ -192,7 +207,7 @@ def test_every_value_that_cannot_be_is_told_by_its_own_key_and_line(tmp_path: Pa
 
 WHOLE = {key: line for key in WRONG if "gpu[" not in key[1:] for line in [LINES[place_of(key)].partition(" = ")[2]]}
 """The value of each key whose own type alone can be wrong."""
-NUMBERS = ("memory", "reserved", "unlisted", "delay", "at")
+NUMBERS = ("memory", "reserved", "unlisted", "delay", "at", "wake")
 """Texts in the file, which may be numbers."""
 
 
@@ -203,7 +218,9 @@ def test_any_value_of_another_type_is_told_by_its_own_key_and_line(
     key = data.draw(st.sampled_from(sorted(WHOLE)))
     is_text, is_flag = WHOLE[key].startswith('"'), WHOLE[key] == "true"
     others = ["1979-05-27 07:32:00", "07:32:00", "{ a = 1 }", "[[1], [2]]", "[ 'x',\n 'y' ]", "'#'"]
-    wrong = st.sampled_from([one for one in others if not (is_text and one == "'#'" and key.endswith("name"))])
+    wrong = st.sampled_from(
+        [one for one in others if not (is_text and one == "'#'" and key.endswith(("name", "uuid")))]
+    )
     if not is_flag:
         wrong |= st.sampled_from(["true", "false"])
     if is_flag or (is_text and not key.endswith(NUMBERS)):
@@ -283,3 +300,22 @@ def test_what_happens_has_to_be_possible_then(tmp_path: Path, events: list[str],
     else:
         place = int(said[6])
         assert f"line {6 + 3 * place}, {said}" in refused(path, text)
+
+
+def test_platforms_and_partitions_of_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "machine.toml"
+    path.write_text(
+        'wake = "1ms"\n[[gpu]]\nprofile = "h200"\nmig = ["3g.71gb", "1g.18gb"]\n[[gpu]]\nprofile = "rtx-4090"\n'
+        'platform = "wddm"\n[[gpu]]\nprofile = "t4"\nplatform = "unified-memory"\n'
+        '[[process]]\nmemory = "1 GiB"\ninstance = 1\n',
+        encoding="utf-8",
+    )
+    spec = read_machine_spec(path)
+    with new_driver(spec, path) as driver:
+        furnish(driver, spec, path)
+        first, second, third = driver.gpus
+        assert [one.facts.name for one in first.instances] == ["3g.71gb", "1g.18gb"]
+        assert driver.processes[0].instance is first.instances[1]
+        assert (second.view.process_memory, third.view.memory) == (False, False)
+        assert [gpu.profile.persistence for gpu in driver.gpus] == [False] * 3
+        assert driver.faults("nvml", "nvmlInit_v2", None)

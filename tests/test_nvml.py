@@ -171,7 +171,7 @@ def test_what_a_card_does_not_have_is_not_supported(driver: Driver) -> None:
     for name in ("nvmlDeviceGetSerial", "nvmlDeviceGetBoardPartNumber"):
         assert nvml(name, handle, ctypes.create_string_buffer(96), 96) == "NOT_SUPPORTED"
     pair = ctypes.byref(U32()), ctypes.byref(U32())
-    for name in ("nvmlDeviceGetMigMode", "nvmlDeviceGetEccMode", "nvmlDeviceGetDriverModel_v2"):
+    for name in ("nvmlDeviceGetMigMode", "nvmlDeviceGetDriverModel_v2"):
         assert nvml(name, handle, *pair) == "NOT_SUPPORTED"
     assert nvml("nvmlDeviceSetPersistenceMode", handle, 1) == "NO_PERMISSION"
 

@@ -191,12 +191,19 @@ def test_no_usable_driver(driver: Driver, gpu: Gpu, platform: object, error: typ
 def test_persistence_off_makes_first_calls_slow() -> None:
     with Driver() as driver:
         driver.add_gpu("rtx-4090")
+        driver.add_gpu("t4")
         end = platforms.persistence_off(driver, "20ms")
-        assert nvidia_smi("--query-gpu=persistence_mode", "--format=csv,noheader").stdout == "Disabled\n"
+        assert nvidia_smi("--query-gpu=persistence_mode", "--format=csv,noheader").stdout == "Disabled\nDisabled\n"
         pynvml.nvmlInit()
         pynvml.nvmlShutdown()
         slow = [call for call in driver.calls if call.faults]
         assert [call.via for call in slow] == ["nvidia-smi", "nvml"]
         end()
-        nvidia_smi(*USED)
+        assert nvidia_smi("--query-gpu=persistence_mode", "--format=csv,noheader").stdout == "Disabled\nEnabled\n"
         assert driver.calls[-1].faults == ()
+
+
+@pytest.mark.parametrize("name", ["wddm", "wsl", "container", "unified_memory", "persistence_off"])
+def test_a_platform_of_no_card_is_refused(name: str) -> None:
+    with pytest.raises(DriverStateError, match=rf"platforms.{name}\(driver\): the driver has no GPU yet"):
+        getattr(platforms, name)(Driver())

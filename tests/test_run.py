@@ -128,6 +128,7 @@ def test_without_a_command_a_shell(monkeypatch: pytest.MonkeyPatch) -> None:
         (["--gpu", "00xh200"], "--gpu 00xh200: give a profile"),
         (["--gpu", "65xt4"], "a machine has 64 GPUs at most"),
         (["--process", "GiB"], "--process GiB: give a GPU's index and a size"),
+        (["--process", "0:1GiB:"], "--process 0:1GiB:: '': give a text of 1 to 8192 characters"),
         (["--process", "3:1GiB"], "there is no GPU 3: the machine has 1"),
         (["--process", "0:900 GiB"], "900 GiB is more than"),
         (["--reclaim", "slowly"], "'slowly' is no way for memory to come back"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import re
 from collections.abc import Callable
 from typing import Any
@@ -63,6 +64,14 @@ def errors(kind: int, span: int) -> Ask:
     return lambda h: pynvml.nvmlDeviceGetMemoryErrorCounter(h, kind, span, pynvml.NVML_MEMORY_LOCATION_DRAM)
 
 
+def protected(figure: str) -> tuple[str, str, Ask]:
+    return (
+        f"cc_protected_memory_usage/{figure}",
+        f"Conf Compute Protected Memory Usage/{figure.title()}",
+        lambda h: mib(getattr(pynvml.nvmlDeviceGetConfComputeProtectedMemoryUsage(h), figure)),
+    )
+
+
 TOLD: list[tuple[str | None, str | None, str | None, Ask | None]] = [
     # --query-gpu, -q -x, -q, NVML; None: not told there
     ("name", "product_name", "Product Name", pynvml.nvmlDeviceGetName),
@@ -99,7 +108,28 @@ TOLD: list[tuple[str | None, str | None, str | None, Ask | None]] = [
         lambda h: switch(pynvml.nvmlDeviceGetPersistenceMode(h)),
     ),
     ("display_active", "display_active", "Display Active", lambda h: switch(pynvml.nvmlDeviceGetDisplayActive(h))),
-    ("addressing_mode", "addressing_mode", "Addressing Mode", None),
+    (
+        "addressing_mode",
+        "addressing_mode",
+        "Addressing Mode",
+        lambda h: ("None", "HMM", "ATS")[pynvml.nvmlDeviceGetAddressingMode(h)],
+    ),
+    (None, "pdi", "GPU PDI", lambda h: f"0x{pynvml.nvmlDeviceGetPdi(h):016x}"),
+    (
+        "platform.module_id",
+        "platformInfo/module_id",
+        "Platform Info/Module Id",
+        lambda h: pynvml.nvmlDeviceGetModuleId(h, ctypes.c_uint()),
+    ),
+    (
+        None,
+        "ecc_errors/unrepairable_memory",
+        "ECC Errors/Unrepairable Memory",
+        lambda h: ("No", "Yes")[pynvml.nvmlDeviceGetUnrepairableMemoryFlag_v1(h)],
+    ),
+    ("protected_memory.total", *protected("total")),
+    ("protected_memory.used", *protected("used")),
+    ("protected_memory.free", *protected("free")),
     ("accounting.mode", "accounting_mode", "Accounting Mode", lambda h: switch(pynvml.nvmlDeviceGetAccountingMode(h))),
     (
         "accounting.buffer_size",
@@ -383,7 +413,8 @@ def test_all_ways_of_telling_agree(driver: Driver, profile: str) -> None:
     activity = gpu.activity
     activity.busy, activity.gpu_percent, activity.memory_percent = True, 97, 41
     activity.encoder_percent, activity.decoder_percent, activity.temperature, activity.power = 5, 7, 71, 64.25
-    activity.pcie_rx_kib_s, activity.pcie_tx_kib_s, activity.fan_percent, activity.pstate = 4096, 1024, 60, 2
+    activity.pcie_rx_kib_s, activity.pcie_tx_kib_s, activity.pstate = 4096, 1024, 2
+    activity.fan_percent = 60 if gpu.profile.fans else 0
     activity.clocks_mhz["sm"] = 1200
     activity.said["clocks_event_reasons.sw_power_cap"] = "Active"
     assert contradictions(gpu) == []
@@ -427,3 +458,28 @@ def test_they_agree_on_the_clocks_that_can_be_set(driver: Driver, profile: str) 
         else:
             listed.append((memory, int(mhz)))
     assert listed == expected
+
+
+def test_a_geforce_card_has_ecc_that_is_switched_off(driver: Driver) -> None:
+    gpu = driver.add_gpu("rtx-4090")
+    handle = pynvml.nvmlDeviceGetHandleByIndex(gpu.index)
+    assert pynvml.nvmlDeviceGetEccMode(handle) == [0, 0]
+    assert nvidia_smi("--query-gpu=ecc.mode.current", "--format=csv,noheader").stdout == "Disabled\n"
+    assert re.search(r" Off \|$", nvidia_smi().stdout, re.MULTILINE)
+    assert contradictions(gpu) == []
+
+
+def test_each_card_has_a_module_of_its_own_and_unprotected_memory(driver: Driver) -> None:
+    gpus = [driver.add_gpu("h200"), driver.add_gpu("h200")]
+    handles = [pynvml.nvmlDeviceGetHandleByIndex(gpu.index) for gpu in gpus]
+    assert [pynvml.nvmlDeviceGetModuleId(handle, ctypes.c_uint()) for handle in handles] == [1, 2]
+    assert [contradictions(gpu) for gpu in gpus] == [[], []]
+    sizes = pynvml.nvmlDeviceGetConfComputeMemSizeInfo(handles[0])
+    assert (sizes.protectedMemSizeKib, sizes.unprotectedMemSizeKib) == (0, gpus[0].memory.total // 1024)
+
+
+def test_cards_that_remap_rows_print_their_histogram(driver: Driver) -> None:
+    driver.add_gpu("l40s")
+    assert " : 192 bank(s)" in nvidia_smi("-q", "-d", "ROW_REMAPPER").stdout
+    handle = pynvml.nvmlDeviceGetHandleByIndex(0)
+    assert pynvml.nvmlDeviceGetRowRemapperHistogram(handle).max == 192

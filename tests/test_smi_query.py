@@ -72,7 +72,7 @@ def test_what_a_card_does_not_have(driver: Driver) -> None:
     assert query(fields, form="csv,noheader,nounits") == [
         "Enabled, Disabled, 32, [Requested functionality has been deprecated], "
         "[Requested functionality has been deprecated]",
-        "[N/A], [N/A], N/A, [Requested functionality has been deprecated], "
+        "Disabled, [N/A], N/A, [Requested functionality has been deprecated], "
         "[Requested functionality has been deprecated]",
     ]
 

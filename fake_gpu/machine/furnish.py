@@ -8,11 +8,11 @@ from pathlib import Path
 
 import msgspec
 
-from fake_gpu import values
+from fake_gpu import platforms, values
 from fake_gpu.driver import Driver
 from fake_gpu.errors import InvalidValue
 from fake_gpu.gpu import Gpu
-from fake_gpu.machine.spec import MANY, MachineSpec, parse_ramp
+from fake_gpu.machine.spec import MANY, GpuSpec, MachineSpec, parse_ramp
 from fake_gpu.process import Process
 from fake_gpu.ramp import DEFAULT_RECLAIM
 from fake_gpu.toml.file import located, read_text
@@ -28,6 +28,7 @@ def new_driver(machine: MachineSpec, source: Path | None = None) -> Driver:
     """
     with _told(source):
         _check_cards(machine)
+        _check_partitions(machine)
         _check_processes(machine)
         _check_events(machine)
     return Driver(
@@ -81,11 +82,36 @@ def _check_cards(machine: MachineSpec) -> None:
         uuids.add(spec.uuid)
 
 
+def _check_partitions(machine: MachineSpec) -> None:
+    """On cards of a driver that is never started: a partition is of a card."""
+    trial = Driver()
+    try:
+        for place, spec in enumerate(machine.gpu):
+            if spec.mig:
+                gpu = trial.add_gpu(spec.profile, name=spec.name, memory=spec.memory, reserved=spec.reserved)
+                with refusing("gpu", place, "mig"):
+                    platforms.partition(gpu, *spec.mig)
+    finally:
+        trial.stop()
+
+
+def _check_instance(machine: MachineSpec, place: int) -> None:
+    process = machine.process[place]
+    cards = [spec for spec in machine.gpu for _ in range(spec.count)]
+    instances = len(cards[process.gpus[0]].mig)
+    if process.instance is not None and process.instance >= instances:
+        raise Refused(
+            ("process", place, "instance"),
+            f"there is no instance {process.instance}: GPU {process.gpus[0]} has {instances}, counted from 0",
+        )
+
+
 def _check_processes(machine: MachineSpec) -> None:
     for place, process in enumerate(machine.process):
         for number, index in enumerate(process.gpus):
             steps: tuple[Step, ...] = () if isinstance(process.gpu, int) else (number,)
             _check_index(machine, index, ("process", place, "gpu", *steps))
+        _check_instance(machine, place)
     for place, fault in enumerate(machine.fault):
         if fault.gpu is not None:
             _check_index(machine, fault.gpu, ("fault", place, "gpu"))
@@ -135,6 +161,7 @@ def _add_cards(driver: Driver, machine: MachineSpec) -> list[Gpu]:
                 gpu = driver.add_gpu(
                     spec.profile, name=spec.name, memory=spec.memory, reserved=spec.reserved, uuid=spec.uuid
                 )
+            _set_up(driver, gpu, spec)
             with refusing("gpu", place, "unlisted"):
                 gpu.hold_unlisted(spec.unlisted)
             for key, value in msgspec.structs.asdict(spec.activity).items():
@@ -142,6 +169,15 @@ def _add_cards(driver: Driver, machine: MachineSpec) -> list[Gpu]:
                     setattr(gpu.activity, key, value)
             gpus.append(gpu)
     return gpus
+
+
+def _set_up(driver: Driver, gpu: Gpu, spec: GpuSpec) -> None:
+    if spec.mig:
+        platforms.partition(gpu, *spec.mig)
+    if spec.persistence is not None:
+        gpu.profile = msgspec.structs.replace(gpu.profile, persistence=spec.persistence)
+    if spec.platform is not None:
+        getattr(platforms, spec.platform.replace("-", "_"))(driver, gpu)
 
 
 def _add_processes(driver: Driver, machine: MachineSpec, gpus: list[Gpu]) -> list[Process]:
@@ -156,11 +192,18 @@ def _add_processes(driver: Driver, machine: MachineSpec, gpus: list[Gpu]) -> lis
                 compute_type=spec.type,
                 ignores_sigterm=spec.ignores_sigterm,
             )
+        if spec.instance is not None:
+            with refusing("process", place, "instance"):
+                process.run_in(gpus[spec.gpus[0]].instances[spec.instance])
         processes.append(process)
     return processes
 
 
 def _add_faults(driver: Driver, machine: MachineSpec, gpus: list[Gpu]) -> None:
+    if machine.wake is not None:
+        platforms.persistence_off(driver, machine.wake)
+    if machine.platform is not None:
+        getattr(platforms, machine.platform.replace("-", "_"))(driver)
     for place, spec in enumerate(machine.fault):
         with refusing("fault", place):
             gpu = None if spec.gpu is None else gpus[spec.gpu]

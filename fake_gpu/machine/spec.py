@@ -56,6 +56,12 @@ class GpuSpec(Table, frozen=True, kw_only=True):
     memory: str | int | None = None
     reserved: str | int | None = None
     uuid: str | None = None
+    platform: Literal["wddm", "wsl", "container", "unified-memory"] | None = None
+    """As the function of that name in `fake_gpu.platforms`."""
+    mig: tuple[str, ...] = ()
+    """The devices that it is partitioned into, such as "3g.71gb"."""
+    persistence: bool | None = None
+    """Its persistence mode; None: the profile's."""
     unlisted: str | int = 0
     """In use without a process that is listed for it."""
     activity: ActivitySpec = ActivitySpec()
@@ -72,6 +78,8 @@ class GpuSpec(Table, frozen=True, kw_only=True):
         facts, total, reserved = self.card()
         with refusing("unlisted"):
             check_fits(parse_size(self.unlisted), f"this {facts.name}", total, reserved)
+        if self.activity.fan_percent and not facts.fans:
+            raise Refused(("activity", "fan_percent"), f"this {facts.name} has no fans")
         with refusing("activity", "power"):
             check_power(self.activity.power or 0, facts.power.max_limit)
 
@@ -82,6 +90,8 @@ class ProcessSpec(Table, frozen=True, kw_only=True):
     gpu: Count | list[Count] = 0
     memory: str | int
     """On each of them."""
+    instance: Count | None = None
+    """Of the card's `mig`, counted from 0; None: the first in which it fits."""
     name: str = "llama-server"
     type: ComputeType = "C"
     reclaim: str | None = None
@@ -98,6 +108,8 @@ class ProcessSpec(Table, frozen=True, kw_only=True):
         for place, index in enumerate(self.gpus):
             if index in self.gpus[:place]:
                 raise Refused(("gpu", place), f"GPU {index} is named twice: memory is what it holds on each")
+        if self.instance is not None and len(self.gpus) > 1:
+            raise Refused(("instance",), "a process on several GPUs runs in no single instance: name one GPU")
         with refusing("memory"):
             parse_size(self.memory)
         with refusing("name"):
@@ -182,6 +194,10 @@ class MachineSpec(Table, frozen=True, kw_only=True):
 
     driver_version: str = "590.48.01"
     cuda_version: str = "13.1"
+    platform: Literal["version-mismatch", "driver-not-loaded"] | None = None
+    """As the function of that name in `fake_gpu.platforms`."""
+    wake: Duration | None = None
+    """The driver lets go of idle cards: as `platforms.persistence_off` with this delay."""
     reclaim: str | None = None
     """How the memory of a killed process comes back, where the process does not say."""
     gpu: tuple[GpuSpec, ...] = ()
@@ -194,6 +210,9 @@ class MachineSpec(Table, frozen=True, kw_only=True):
             values.driver_version(self.driver_version)
         with refusing("cuda_version"):
             values.cuda_version(self.cuda_version)
+        if self.wake is not None:
+            with refusing("wake"):
+                Fault.slow(self.wake)
         if self.reclaim is not None:
             with refusing("reclaim"):
                 parse_ramp(self.reclaim)

@@ -15,8 +15,6 @@ from fake_gpu.nvml.dispatch import Call, nvml
     "nvmlDeviceGetActiveVgpus",
     "nvmlDeviceGetSupportedVgpus",
     "nvmlDeviceGetCreatableVgpus",
-    "nvmlDeviceGetConfComputeMemSizeInfo",  # confidential computing
-    "nvmlDeviceGetConfComputeProtectedMemoryUsage",
 )
 def not_on_these_cards(call: Call, *arguments: object) -> None:
     raise NvmlError("NOT_SUPPORTED")

@@ -27,8 +27,9 @@ def ecc_mode(call: Call, gpu: Gpu) -> tuple[bytes, bytes]:
 
 @nvml("nvmlDeviceGetDefaultEccMode")
 def default_ecc_mode(call: Call, gpu: Gpu) -> bytes:
+    """On, but for GeForce cards, which come with it switched off."""
     known(gpu.profile.ecc)
-    return u32(1)
+    return u32(gpu.profile.brand != "geforce")
 
 
 def check_ecc(gpu: Gpu) -> None:
@@ -112,3 +113,8 @@ def remapper_histogram(call: Call, gpu: Gpu) -> bytes:
     check_remaps_rows(gpu)
     smi = gpu.profile.smi
     return _HISTOGRAM.pack(*(int(known(smi.get(f"remapped_rows.histogram.{name}"))) for name in _HISTOGRAM_FIELDS))
+
+
+@nvml("nvmlDeviceGetUnrepairableMemoryFlag_v1")
+def unrepairable_memory(call: Call, gpu: Gpu) -> bytes:
+    return u32(0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 
-from fake_gpu.derived import ARCHITECTURES, is_at_least, on_windows
+from fake_gpu.derived import ARCHITECTURES, is_at_least, module_id, on_windows, pdi, quoted
 from fake_gpu.gpu import Gpu
 from fake_gpu.nvml.codes import NvmlError
 from fake_gpu.nvml.dispatch import Call, nvml
@@ -27,6 +27,7 @@ _BRANDS = {
 }
 _INFOROM_OBJECTS = ("oem", "ecc", "pwr")
 _DRIVER_MODELS = {"WDDM": 0, "TCC": 1, "MCDM": 2}
+_ADDRESSING_MODES = {"None": 0, "HMM": 1, "ATS": 2}
 _BUS_TYPE_PCIE = 2
 _DISPLAY_CONTROLLER = 3
 
@@ -34,6 +35,7 @@ _PCI_V1 = struct.Struct("<16s4I")
 _PCI_V2 = struct.Struct("<16s5I")
 _PCI_V3 = struct.Struct("<16s5I32s")
 _PCI_EXT = struct.Struct("<8I32s")
+_PDI = struct.Struct("<I4xQ")
 
 
 # -- names and numbers
@@ -91,6 +93,17 @@ def minor_number(call: Call, gpu: Gpu) -> bytes:
 def board_id(call: Call, gpu: Gpu) -> bytes:
     """What real cards make of their place: 0x100 for bus 1."""
     return u32((gpu.pci_domain << 16 | gpu.pci_bus << 8 | gpu.pci_device) & 0xFFFF_FFFF)
+
+
+@nvml("nvmlDeviceGetPdi")
+def device_identifier(call: Call, gpu: Gpu, request: bytes) -> bytes:
+    expect_version(request, _PDI.size)
+    return _PDI.pack(_PDI.size | 1 << 24, int(known(quoted(gpu, "pdi", pdi(gpu))), 16))
+
+
+@nvml("nvmlDeviceGetModuleId")
+def module(call: Call, gpu: Gpu) -> bytes:
+    return u32(int(known(quoted(gpu, "platform.module_id", module_id(gpu)))))
 
 
 @nvml("nvmlDeviceGetMultiGpuBoard", "nvmlDeviceGetVirtualizationMode")
@@ -205,6 +218,14 @@ def driver_model(call: Call, gpu: Gpu) -> tuple[bytes, bytes]:
     said = (gpu.profile.smi.get(f"driver_model.{which}", "") for which in ("current", "pending"))
     current, pending = (number(_DRIVER_MODELS.get(one)) for one in said)
     return current, pending
+
+
+@nvml("nvmlDeviceGetAddressingMode")
+def addressing_mode(call: Call, gpu: Gpu, request: bytes) -> bytes:
+    """How the card reaches the host's pageable memory."""
+    expect_version(request, PAIR.size)
+    said = known(quoted(gpu, "addressing_mode", "None"))
+    return PAIR.pack(PAIR.size | 1 << 24, known(_ADDRESSING_MODES.get(said)))
 
 
 @nvml("nvmlDeviceGetC2cModeInfoV")

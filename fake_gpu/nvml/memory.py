@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import struct
 
-from fake_gpu.derived import bar1_used
+from fake_gpu.derived import bar1_used, quoted
 from fake_gpu.gpu import Gpu, Memory
 from fake_gpu.nvml.codes import NvmlError
 from fake_gpu.nvml.dispatch import Call, nvml
-from fake_gpu.nvml.pack import expect_version, number
+from fake_gpu.nvml.pack import expect_version, known, number
 from fake_gpu.units import MIB
 
 _V1 = struct.Struct("<3Q")
+_CONFIDENTIAL = struct.Struct("<2Q")
 _V2 = struct.Struct("<I4x4Q")
 _V2_VERSION = 2 << 24 | _V2.size
 
@@ -63,3 +64,21 @@ def bar1_memory_info(call: Call, gpu: Gpu) -> bytes:
 @nvml("nvmlDeviceGetMemoryBusWidth")
 def memory_bus_width(call: Call, gpu: Gpu) -> bytes:
     return number(gpu.profile.memory.bus_width)
+
+
+# -- confidential computing, which no card here has switched on
+
+
+@nvml("nvmlDeviceGetConfComputeProtectedMemoryUsage")
+def protected_memory(call: Call, gpu: Gpu) -> bytes:
+    """In the order total, free, used, as nvidia-smi's `protected_memory` fields."""
+    names = ("total", "free", "used")
+    said = (known(quoted(gpu, f"protected_memory.{name}", "0")) for name in names)
+    return _V1.pack(*(int(one.split()[0]) * MIB for one in said))
+
+
+@nvml("nvmlDeviceGetConfComputeMemSizeInfo")
+def protected_and_unprotected(call: Call, gpu: Gpu) -> bytes:
+    """KiB: where nothing is protected, the rest is all of the card's memory."""
+    protected = int(known(quoted(gpu, "protected_memory.total", "0")).split()[0]) * MIB
+    return _CONFIDENTIAL.pack(protected // 1024, (_memory(call, gpu).total - protected) // 1024)

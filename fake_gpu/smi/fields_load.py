@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from fake_gpu.derived import averages_power, clock_mhz, counts_sram_errors, margin_to_slowdown
+from fake_gpu.derived import averages_power, clock_mhz, counts_sram_errors, margin_to_slowdown, module_id
 from fake_gpu.smi.columns import Column, Value
 from fake_gpu.smi.fields import DEPRECATED, field, fixed, fixed_all, switch
 from fake_gpu.smi.run import Reading
@@ -164,7 +164,7 @@ MODES: Final[tuple[Column, ...]] = (
     *fixed_all("platform.slot_number platform.tray_index", "", 0),
     fixed("platform.host_id", "", 1),
     fixed("platform.peer_type", "", "Direct Connected"),
-    fixed("platform.module_id", "", 1),
+    field("platform.module_id", "", lambda r: module_id(r.gpu)),
     fixed("platform.gpu_fabric_guid", "", "0x0000000000000000"),
     fixed("hostname"),
 )

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import Final
 
-from fake_gpu.derived import bar1_used
+from fake_gpu.derived import bar1_used, pdi
 from fake_gpu.smi.columns import Column, Value
 from fake_gpu.smi.fields import field, fixed_all
 from fake_gpu.smi.fields_place import reason
@@ -23,10 +22,6 @@ def _brand(reading: Reading) -> Value:
 def _architecture(reading: Reading) -> Value:
     name = reading.profile.architecture
     return _ARCHITECTURES.get(name, name.title())
-
-
-def _pdi(reading: Reading) -> Value:
-    return "0x" + hashlib.sha256(reading.gpu.uuid.encode()).hexdigest()[:16]
 
 
 def _bar1_free(reading: Reading) -> Value:
@@ -53,7 +48,7 @@ def _margin(name: str) -> Column:
 COLUMNS: Final[tuple[Column, ...]] = (
     field("brand", "", _brand),
     field("architecture", "", _architecture),
-    field("pdi", "", _pdi),
+    field("pdi", "", lambda r: pdi(r.gpu)),
     field("minor_number", "", lambda r: r.gpu.minor_number),
     field("board_id", "", lambda r: f"0x{r.gpu.pci_bus << 8 | r.gpu.pci_device:x}"),
     field("board_part_number", "", lambda r: r.profile.part_number),
