@@ -69,9 +69,11 @@ def log_of(version: str, cuda: str, column: int) -> str:
         driver.process(gpu, "2900 MiB", pid=4321, name=f"/home/{NAME}")
         gpu.activity.temperature, gpu.activity.fan_percent, gpu.activity.gpu_percent = 52, 31, 64
         text = answer(driver, "-q").text
-    head, processes, rest = text.partition("    Processes\n")  # there it is at 42 in every driver
-    moved = re.sub(r"^( *\S.*?) *: ", lambda found: f"{found[1]:<{column}}: ", head, flags=re.MULTILINE)
-    return (moved + processes + rest).replace("590.48.01", version).replace(": 13.1\n", f": {cuda}\n")
+    listed = re.compile(r"(?<=^    Processes\n)(?: {8}.*\n)+", re.MULTILINE)
+    (processes,) = listed.findall(text)  # there it is at 42 in every driver
+    moved = re.sub(r"^( *\S.*?) *: ", lambda found: f"{found[1]:<{column}}: ", text, flags=re.MULTILINE)
+    moved = listed.sub(lambda _: processes, moved)
+    return moved.replace("590.48.01", version).replace(": 13.1\n", f": {cuda}\n")
 
 
 def capture_of(version: str, cuda: str, table: str, path: Path) -> Path:
